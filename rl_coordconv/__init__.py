@@ -1,0 +1,3 @@
+"""CoordConv for reinforcement learning with Stable-Baselines3."""
+
+__version__ = "0.1.0"

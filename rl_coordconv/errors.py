@@ -1,0 +1,55 @@
+"""User errors: one exception type, one clear line, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class UserError(ValueError):
+    """Something the user can put right: the message says what is wrong, where, and what is allowed."""
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str:
+    """
+    Return `` (did you mean 'x'?)`` for the allowed name closest to ``name``, or an empty string.
+
+    :param name: What the user typed
+    :param allowed: Names that would have been accepted
+    :return: Text to append to an error message
+    """
+    by_lower = {choice.lower(): choice for choice in allowed}
+    match = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    return f" (did you mean '{by_lower[match[0]]}'?)" if match else ""
+
+
+def choose(what: str, name: str, allowed: Iterable[str]) -> str:
+    """
+    Return ``name`` if it is allowed, else raise an error that lists the choices and the nearest one.
+
+    :param what: What is being chosen, for the message, e.g. ``backend``
+    :param name: What the user typed
+    :param allowed: Names that are accepted
+    :raises UserError: ``name`` is not among ``allowed``
+    """
+    allowed = list(allowed)
+    if name not in allowed:
+        raise UserError(f"unknown {what} '{name}': use one of {', '.join(allowed)}{nearest(name, allowed)}")
+    return name
+
+
+def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., None]:
+    """Wrap a script's ``main`` so that a :class:`UserError` prints one line on stderr and exits with code 2."""
+
+    @functools.wraps(main)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return wrapper
