@@ -1,0 +1,118 @@
+"""The reference backend: Gymnasium's ALE games in SB3's own ``AtariWrapper`` stack, a Python object each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEnv
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecFrameStack,
+    VecTransposeImage,
+)
+
+from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE
+from rl_coordconv.envs.games import canonical_game
+
+VEC_ENVS = ("dummy", "subproc")
+"""Names of the ways to run the environments: one after the other in this process, or a process each."""
+
+
+class WholeGames(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
+    """
+    Outermost wrapper: makes what SB3's stack reports about games mean the same as in the other backends.
+
+    SB3 puts its ``Monitor`` next to the emulator, where a length counts emulator frames: the length is
+    replaced by the number of the agent's steps. And SB3's ``EpisodicLifeEnv`` ignores a reset in the
+    middle of a game: one with a ``seed`` argument, which is how ``VecEnv.reset()`` (but no automatic
+    reset) calls it, is made to start a new game.
+
+    :param env: Environment in SB3's wrappers
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        layers: list[gym.Env] = [env]
+        while isinstance(layers[-1], gym.Wrapper):
+            layers.append(layers[-1].env)
+        self._monitor = next(layer for layer in layers if isinstance(layer, Monitor))
+        self._episodic_life = next((layer for layer in layers if isinstance(layer, EpisodicLifeEnv)), None)
+        self._steps = 0
+        self._games = 0
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset; a ``seed`` argument, even ``None``, asks for a new game."""
+        if "seed" in kwargs:
+            self._steps = 0
+            if self._episodic_life is not None:
+                self._episodic_life.was_real_done = True
+        observation, info = self.env.reset(**kwargs)
+        # A game can end in the hidden steps that SB3's wrappers take after a lost life; SB3 drops its record.
+        games = len(self._monitor.get_episode_lengths())
+        if games != self._games:
+            self._games, self._steps = games, 0
+        return observation, info
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step, and count it."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._steps += 1
+        if "episode" in info:
+            info["episode"]["l"] = self._steps
+        return observation, float(reward), terminated, truncated, info
+
+
+def make_wrapped_vec_env(
+    game: str,
+    n_envs: int,
+    *,
+    clip_reward: bool,
+    terminal_on_life_loss: bool,
+    noop_max: int,
+    repeat_action_probability: float,
+    max_frames: int,
+    vec_env: str,
+) -> VecEnv:
+    """
+    Return SB3's Atari stack with frames stacked and channels first.
+
+    :param game: Name of the game
+    :param n_envs: Number of environments
+    :param clip_reward: Return the sign of the reward
+    :param terminal_on_life_loss: Report a lost life as the end of an episode; the game goes on
+    :param noop_max: A game starts with at most this many frames without action
+    :param repeat_action_probability: Probability, each frame, that the last action is repeated
+    :param max_frames: Emulator frames after which a game is cut off
+    :param vec_env: ``dummy`` or ``subproc``
+    """
+    name = canonical_game(game)
+
+    def make() -> gym.Env:
+        gym.register_envs(ale_py)  # a subprocess begins without it
+        env: gym.Env = gym.make(
+            f"ALE/{name}-v5",
+            frameskip=1,  # AtariWrapper skips
+            repeat_action_probability=repeat_action_probability,
+            max_num_frames_per_episode=max_frames,
+            render_mode="rgb_array",
+        )
+        env = AtariWrapper(
+            Monitor(env),
+            noop_max=noop_max,
+            frame_skip=FRAME_SKIP,
+            screen_size=SCREEN_SIZE,
+            terminal_on_life_loss=terminal_on_life_loss,
+            clip_reward=clip_reward,
+        )
+        return WholeGames(env)
+
+    makers: list[Callable[[], gym.Env]] = [make for _ in range(n_envs)]
+    venv: VecEnv = SubprocVecEnv(makers) if vec_env == "subproc" else DummyVecEnv(makers)
+    return VecTransposeImage(VecFrameStack(venv, N_STACK, channels_order="last"))
