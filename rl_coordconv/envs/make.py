@@ -19,8 +19,8 @@ They differ in:
   FIRE and action 2 in games with a FIRE action. The C++ backends leave that to the agent.
 - *Start of a game*: ``native`` presses FIRE for one frame and waits up to ``noop_max - 1`` frames;
   ``gymnasium`` waits 1 to ``noop_max`` frames, then FIRE and action 2 for four frames each.
-- *Rendering*: ``gymnasium`` shows the game's colour screen; the C++ backends keep none and show the
-  gray frames that the agent sees.
+- *Rendering*: ``gymnasium`` and ``envpool`` show the game's colour screen; ``native`` has none to give and
+  shows the newest gray frame that the agent sees.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rl_coordconv.envs.contract import MAX_FRAMES
 from rl_coordconv.envs.games import canonical_game
 from rl_coordconv.envs.native import NativeAtariVecEnv
+from rl_coordconv.envs.pooled import EnvPoolAtariVecEnv
 from rl_coordconv.envs.wrapped import VEC_ENVS, make_wrapped_vec_env
 from rl_coordconv.errors import UserError, choose
 
@@ -96,7 +97,7 @@ def make_atari_vec_env(
     elif backend == "gymnasium":
         env = make_wrapped_vec_env(game, n_envs, vec_env=vec_env, **options)
     else:
-        raise UserError("the envpool backend is not ready")
+        env = EnvPoolAtariVecEnv(game, n_envs, num_threads=num_threads, **options)
     env.seed(seed)
     return env
 

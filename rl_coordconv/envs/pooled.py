@@ -1,0 +1,107 @@
+"""The ``envpool`` backend: EnvPool's C++ vector environment behind SB3's ``VecEnv``; an optional package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rl_coordconv.envs.batched import Batch, BatchedAtariVecEnv
+from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE
+from rl_coordconv.envs.games import canonical_game
+from rl_coordconv.errors import UserError
+
+
+class EnvPoolAtariVecEnv(BatchedAtariVecEnv):
+    """
+    EnvPool's Atari games as an SB3 ``VecEnv``.
+
+    EnvPool starts a new game in the step after the end of the last one, and cannot be seeded again. So
+    ended games are reset at once here, and a seed builds a new pool.
+
+    :param game: Name of the game
+    :param n_envs: Number of environments
+    :param clip_reward: Return the sign of the reward
+    :param terminal_on_life_loss: Report a lost life as the end of an episode; the game goes on
+    :param noop_max: A game starts with fewer than this many frames without action; EnvPool takes 0 for 1
+    :param repeat_action_probability: Probability, each frame, that the last action is repeated
+    :param max_frames: Emulator frames after which a game is cut off, counted in whole steps
+    :param num_threads: Threads of the emulators; 0 for one per core
+    :raises UserError: EnvPool is not installed, or does not have the game
+    """
+
+    def __init__(
+        self,
+        game: str,
+        n_envs: int,
+        *,
+        clip_reward: bool,
+        terminal_on_life_loss: bool,
+        noop_max: int,
+        repeat_action_probability: float,
+        max_frames: int,
+        num_threads: int,
+    ) -> None:
+        try:
+            import envpool
+        except ImportError as error:
+            raise UserError(
+                "backend 'envpool' needs the package envpool: pip install 'rl-coordconv[envpool]'"
+            ) from error
+        name = canonical_game(game)
+        tasks = {task.lower(): task for task in envpool.list_all_envs()}
+        if f"{name.lower()}-v5" not in tasks:
+            raise UserError(f"EnvPool has no game '{name}': use backend native or gymnasium")
+        self._task = tasks[f"{name.lower()}-v5"]
+        self._make = envpool.make
+        self._pool_options: dict[str, Any] = {
+            "num_envs": n_envs,
+            "num_threads": num_threads,
+            "max_episode_steps": -(-max_frames // FRAME_SKIP),
+            "img_height": SCREEN_SIZE,
+            "img_width": SCREEN_SIZE,
+            "stack_num": N_STACK,
+            "frame_skip": FRAME_SKIP,
+            "noop_max": max(noop_max, 1),
+            "repeat_action_probability": repeat_action_probability,
+            "episodic_life": False,
+            "reward_clip": False,
+            "use_fire_reset": True,
+            "render_mode": "rgb_array",
+        }
+        self._pool = self._make_pool(seed=0)
+        super().__init__(n_envs, int(self._pool.action_space.n), clip_reward, terminal_on_life_loss)
+
+    def _make_pool(self, seed: int) -> Any:
+        """Return a pool whose environment ``i`` is seeded with ``seed + i``."""
+        return self._make(self._task, env_type="gymnasium", seed=seed, **self._pool_options)
+
+    def _start(self, seeds: list[int] | None) -> tuple[np.ndarray, np.ndarray]:
+        if seeds is not None:
+            self._pool.close()
+            self._pool = self._make_pool(seeds[0] % (2**31 - self.num_envs))
+        observations, info = self._pool.reset()
+        return observations, info["lives"]
+
+    def _send(self, actions: np.ndarray) -> None:
+        self._pool.send(actions)
+
+    def _receive(self) -> Batch:
+        observations, rewards, terminated, truncated, info = self._pool.recv()
+        lives, last_observations = info["lives"], None
+        ended = np.flatnonzero(terminated | truncated).astype(np.int32)
+        if len(ended):
+            last_observations = observations.copy()
+            first_observations, first = self._pool.reset(ended)
+            observations[first["env_id"]] = first_observations
+            lives[first["env_id"]] = first["lives"]
+        return Batch(observations, rewards, terminated, truncated, lives, last_observations)
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """Return the colour screen of each game, (210, 160, 3) uint8."""
+        return list(self._pool.render(env_ids=np.arange(self.num_envs, dtype=np.int32)))
+
+    def _free(self) -> None:
+        self._pool.close()
+        del self._pool
