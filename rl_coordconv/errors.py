@@ -42,7 +42,7 @@ def choose(what: str, name: str, allowed: Iterable[str]) -> str:
 
 
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., None]:
-    """Wrap a script's ``main`` so that a :class:`UserError` prints one line on stderr and exits with code 2."""
+    """Wrap a script's ``main`` so that a :class:`UserError` prints one line and exits with code 2."""
 
     @functools.wraps(main)
     def wrapper(*args: Any, **kwargs: Any) -> None:

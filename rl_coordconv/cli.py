@@ -1,0 +1,122 @@
+"""Command lines of the scripts: jsonargparse with one-line errors, the nearest accepted name, and dashes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from rl_coordconv.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+class OneLineParser(ArgumentParser):
+    """A jsonargparse parser whose errors are one line with the nearest accepted name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """
+        Turn a parse error into a :class:`UserError`.
+
+        :param message: jsonargparse's message
+        :param ex: The exception behind it
+        """
+        raise UserError(self._one_line(message))
+
+    def _one_line(self, message: str) -> str:
+        text = " ".join(message.split())
+        unknown = re.search(r"option '([\w.-]+)'|arguments: --([\w.-]+)", text, re.IGNORECASE)
+        wrong_value = re.search(r'key "([\w.]+)": Expected an? (.*)\. Got value: (.*)$', text)
+        union = re.search(
+            r'key "([\w.]+)": Does not validate.*Subtypes: \[(.*?)\] .*Given value: (.*)$', text
+        )
+        if union:
+            types = union[2].replace("<class '", "").replace("'>", "").replace("NoneType", "null")
+            return f"{union[1]} is {union[3]}: it must be {types.replace(', ', ' or ')}"
+        if unknown:
+            group = re.search(r"Group '(\w+)'", text)
+            return self._unknown_option(f"{group[1]}." if group else "", unknown[1] or unknown[2])
+        if wrong_value:
+            key, expected, got = wrong_value.groups()
+            return f"{key} is {got}: it must be {_readable(expected)}{nearest(got, _choices(expected))}"
+        return text
+
+    def _unknown_option(self, group: str, key: str) -> str:
+        key = group + key
+        group = key.partition(".")[0] + "." if "." in key else ""
+        options = [action.dest for action in self._actions if action.dest.startswith(group)]
+        return f"unknown option '{key}'{nearest(key, options)}: --help lists all options"
+
+    def parse_dashed(self, args: Sequence[str]) -> Any:
+        """
+        Parse and instantiate, with ``--n-envs`` and ``--n_envs`` meaning the same.
+
+        :param args: Command-line arguments
+        :raises UserError: They do not fit
+        """
+        args = [underscored(arg) for arg in args]
+        options = dict(itertools.pairwise(args)) | dict(arg.split("=", 1) for arg in args if "=" in arg)
+        file = options.get("--config")
+        if file:
+            read_yaml(file)
+        try:
+            return self.instantiate(self.parse_args(args))
+        except UserError as error:
+            named = [key for key in re.findall(r"[\w.]+", str(error)) if f"--{key}" in " ".join(args)]
+            raise UserError(f"{error} (in {file})" if file and not named else str(error)) from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """
+    Read a YAML file of ``option: value`` lines.
+
+    :param path: The file
+    :raises UserError: It is missing or holds something else
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"config file '{path}' does not exist")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file '{path}' is not YAML: {error}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"config file '{path}' must hold 'option: value' lines")
+    return values
+
+
+def _choices(expected: str) -> list[str]:
+    return re.findall(r"'([^']+)'", expected) if "Literal[" in expected else []
+
+
+def _readable(expected: str) -> str:
+    """Say a type as people do: ``Literal['ppo', 'a2c']`` is one of ppo, a2c."""
+    if choices := _choices(expected):
+        return f"one of {', '.join(choices)}"
+    return re.sub(r"<class '(\w+)'>", r"\1", expected)
+
+
+def underscored(arg: str) -> str:
+    """Return a command-line argument with the dashes inside of an option's name as underscores."""
+    name, equals, value = arg.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if arg.startswith("--") else arg
+
+
+def parse_dataclass(config_class: type[T], args: Sequence[str], prog: str) -> T:
+    """
+    Build a script's config from its command line; fields without a default are positional.
+
+    :param config_class: A dataclass whose docstring describes its fields
+    :param args: Command-line arguments
+    :param prog: The script's name, for ``--help``
+    :raises UserError: The arguments do not fit
+    """
+    parser = OneLineParser(prog=prog)
+    parser.add_class_arguments(config_class, as_positional=True)
+    values = parser.parse_dashed(args)
+    return config_class(**{name: value for name, value in vars(values).items() if name != "print_config"})

@@ -1,0 +1,50 @@
+"""Learning curves of runs as a picture, from their ``monitor.csv`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from rl_coordconv.runs.folder import RunFolder, atomic_path
+
+
+def read_games(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return the steps at which games ended and their raw returns.
+
+    :param run: A run's folder
+    :return: Two float64 arrays of shape ``(games,)``
+    """
+    lines = run.monitor.read_text(encoding="utf-8").splitlines()[2:] if run.monitor.exists() else []
+    games = np.array([[float(x) for x in line.split(",")] for line in lines], dtype=np.float64).reshape(-1, 4)
+    return games[:, 3], games[:, 0]
+
+
+def plot_curves(arms: Mapping[str, Sequence[RunFolder]], title: str, path: Path, window: int = 30) -> None:
+    """
+    Draw every game as a dot and the running mean of the last ``window`` games as a line per run.
+
+    :param arms: Runs by the name of their arm
+    :param title: Title of the picture
+    :param path: PNG to write
+    :param window: Games in the running mean
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for number, (arm, runs) in enumerate(arms.items()):
+        for index, run in enumerate(runs):
+            steps, returns = read_games(run)
+            axes.plot(steps, returns, ".", ms=3, alpha=0.25, color=f"C{number}")
+            means = [returns[max(0, i - window + 1) : i + 1].mean() for i in range(len(returns))]
+            axes.plot(steps, means, color=f"C{number}", label=arm if index == 0 else None)
+    axes.set(xlabel="steps (4 frames each)", ylabel="raw return of a full game", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(title=f"mean of {window} games")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,184 @@
+"""Evaluation on full games with raw scores: now and then during training, or of a saved agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from scipy import stats
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.runs.checkpoints import save_model
+from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.runs.folder import RunFolder, write_text
+
+# Seeds of evaluation environments start here, away from those of training.
+EVAL_SEED = 10_000
+
+
+def make_eval_env(config: RunConfig, n_envs: int, backend: str | None = None) -> VecEnv:
+    """
+    Return environments as in training, but with raw rewards and whole games.
+
+    :param config: The run's config
+    :param n_envs: How many
+    :param backend: Backend to use instead of the run's
+    """
+    return make_atari_vec_env(
+        config.game,
+        n_envs,
+        backend or config.backend,
+        config.seed + EVAL_SEED,
+        clip_reward=False,
+        terminal_on_life_loss=False,
+    )
+
+
+def play_games(
+    model: BaseAlgorithm,
+    env: VecEnv,
+    n_games: int,
+    seed: int,
+    deterministic: bool = False,
+    callback: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
+) -> tuple[list[float], list[int]]:
+    """
+    Play full games and leave every random state of the process as it was.
+
+    :param model: The agent
+    :param env: From :func:`make_eval_env`
+    :param n_games: How many games, shared evenly over the environments
+    :param seed: Seed of the environments and of action sampling
+    :param deterministic: Take the likeliest action instead of sampling (Atari results are usually sampled)
+    :param callback: Called after every step with the locals of SB3's ``evaluate_policy``
+    :return: Raw return and length in steps of each game
+    """
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        env.seed(seed)
+        returns, lengths = evaluate_policy(
+            model,
+            env,
+            n_games,
+            deterministic=deterministic,
+            return_episode_rewards=True,
+            callback=callback,
+        )
+    assert isinstance(returns, list)
+    assert isinstance(lengths, list)
+    return [float(value) for value in returns], [int(value) for value in lengths]
+
+
+def summarise(returns: list[float]) -> dict[str, float]:
+    """
+    Return mean, std, IQM (mean of the middle half), min and max of game returns.
+
+    :param returns: Raw returns, at least one
+    """
+    return {
+        "mean": float(np.mean(returns)),
+        "std": float(np.std(returns)),
+        "iqm": float(stats.trim_mean(returns, proportiontocut=0.25)),
+        "min": float(np.min(returns)),
+        "max": float(np.max(returns)),
+    }
+
+
+def score_table(title: str, returns: list[float]) -> Table:
+    """
+    Return the table that people read: games, mean, std, IQM, min and max.
+
+    :param title: What was evaluated
+    :param returns: Raw returns, at least one
+    """
+    table = Table("games", "mean", "std", "IQM", "min", "max", title=title)
+    table.add_row(str(len(returns)), *(f"{value:.1f}" for value in summarise(returns).values()))
+    return table
+
+
+class PeriodicEvaluation(BaseCallback):
+    """
+    Play full games every ``eval_freq`` steps and at the end; log ``eval/*`` and keep the best agent.
+
+    It happens at rollout boundaries with random states of its own, so that a run with and one without
+    evaluations train alike, and a resumed run like an uninterrupted one.
+
+    :param folder: The run's folder
+    :param config: The run's config
+    """
+
+    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
+        super().__init__()
+        self.folder = folder
+        self.config = config
+        self.env: VecEnv | None = None
+        self.best = -float("inf")
+        self.last_step = 0
+
+    def _on_training_start(self) -> None:
+        kept = [
+            record
+            for record in read_evaluations(self.folder.evaluations)
+            if record["step"] <= self.num_timesteps
+        ]
+        self.best = max((float(np.mean(record["returns"])) for record in kept), default=self.best)
+        self.last_step = max((record["step"] for record in kept), default=0)
+        write_text(self.folder.evaluations, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def _on_rollout_start(self) -> None:
+        freq = self.config.eval_freq
+        if freq and self.model.num_timesteps // freq > self.last_step // freq:
+            self.evaluate()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def evaluate(self) -> None:
+        """Play the games now, log them, and save the agent if it is the best so far."""
+        assert isinstance(self.model, OnPolicyAlgorithm)
+        if self.env is None:
+            self.env = make_eval_env(self.config, min(self.config.n_envs, self.config.eval_episodes))
+        seed = self.config.seed + EVAL_SEED
+        step = self.last_step = self.model.num_timesteps
+        returns, lengths = play_games(self.model, self.env, self.config.eval_episodes, seed)
+        with open(self.folder.evaluations, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "returns": returns, "lengths": lengths}) + "\n")
+        mean = float(np.mean(returns))
+        writer = self.logger.output_formats[0]
+        values = {"eval/mean_reward": mean, "eval/mean_ep_length": float(np.mean(lengths))}
+        writer.write(values, dict.fromkeys(values, ()), step)
+        if mean > self.best:
+            self.best = mean
+            save_model(self.model, self.folder.best_model)
+
+    def close(self) -> None:
+        """Close the evaluation environments."""
+        if self.env is not None:
+            self.env.close()
+
+
+def read_evaluations(path: Path) -> list[dict[str, Any]]:
+    """
+    Return the evaluations of a run; a line cut off by a crash is left out.
+
+    :param path: ``evaluations.jsonl``
+    :return: Dicts with ``step``, ``returns`` and ``lengths``
+    """
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records

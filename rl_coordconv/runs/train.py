@@ -1,0 +1,139 @@
+"""Train one agent: from a config to a finished run folder, or on from its newest intact checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, ProgressBar, TensorBoardExtras
+from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
+from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.runs.evaluation import PeriodicEvaluation
+from rl_coordconv.runs.folder import RunFolder
+
+BuildModel = Callable[[RunConfig, VecEnv], OnPolicyAlgorithm]
+
+
+def train(config: RunConfig, build_model: BuildModel) -> RunFolder:
+    """
+    Train a new agent.
+
+    :param config: Validated config
+    :param build_model: Makes the SB3 algorithm from config and environments (``agents.build``)
+    :return: The folder of the finished run
+    :raises UserError: The config cannot be run; nothing has been created by then
+    :raises Interrupted: A signal asked to stop; the state is saved
+    """
+    folder = RunFolder(config.folder)
+    folder.check_free()
+    with contextlib.closing(make_training_env(config)) as env:
+        model = build_model(config, env)
+        try:
+            folder.create(config)
+        except OSError as error:
+            raise UserError(f"output folder '{folder.path}' cannot be made: {error}") from None
+        with folder.lock():
+            learn(model, config, folder, resumed=False)
+    return folder
+
+
+def resume(path: Path | str, build_model: BuildModel) -> RunFolder:
+    """
+    Continue a run from its newest intact checkpoint, or from the start if there is none yet.
+
+    :param path: The run's folder
+    :param build_model: As for :func:`train`
+    :return: The folder of the finished run
+    :raises UserError: No run lives there, or another process is training it
+    :raises Interrupted: A signal asked to stop; the state is saved
+    """
+    folder = RunFolder(path)
+    config = folder.load_config()
+    if folder.finished:
+        print(f"'{folder.path}' is finished: nothing to resume", file=sys.stderr)
+        return folder
+    with folder.lock(), contextlib.closing(make_training_env(config)) as env:
+        model = build_model(config, env)
+        checkpoint, damaged = newest_intact(folder.checkpoints)
+        for path in damaged:
+            print(f"checkpoint '{path}' is damaged: skipped", file=sys.stderr)
+        extra = restore(model, checkpoint) if checkpoint else {}
+        learn(model, config, folder, resumed=True, pending_log=extra.get("pending_log"))
+    return folder
+
+
+def make_training_env(config: RunConfig) -> VecEnv:
+    """Return the environments that an agent of this config learns from."""
+    return make_atari_vec_env(config.game, config.n_envs, config.backend, config.seed)
+
+
+def learn(
+    model: OnPolicyAlgorithm,
+    config: RunConfig,
+    folder: RunFolder,
+    resumed: bool,
+    pending_log: dict[str, float] | None = None,
+) -> None:
+    """
+    Run SB3's ``learn`` with a run's callbacks up to ``total_timesteps``, then evaluate and save.
+
+    :param model: New, or put where a checkpoint left off
+    :param config: The run's config
+    :param folder: The run's folder, locked
+    :param resumed: Whether the folder already holds curves
+    :param pending_log: Values that the logger held at the checkpoint
+    """
+    logger = Logger(
+        str(folder.path), [TensorBoardCurves(folder.path, model.num_timesteps + 1 if resumed else None)]
+    )
+    model.set_logger(logger)
+    for key, value in (pending_log or {}).items():
+        logger.record(key, value)
+    checkpoints = Checkpoints(folder, config)
+    evaluation = PeriodicEvaluation(folder, config)
+    label = f"{config.game}/{config.arm}/seed{config.seed}"
+    bar = ProgressBar(config.total_timesteps, label)
+    # Evaluation stands before the checkpoint: what a checkpoint covers is on disk.
+    callbacks = [EpisodeLog(folder, config), TensorBoardExtras(config), evaluation, checkpoints, bar]
+    try:
+        remaining = config.total_timesteps - model.num_timesteps
+        if remaining > 0:
+            model.learn(
+                remaining,
+                callback=list(callbacks),
+                log_interval=1 if config.algo == "ppo" else 100,
+                reset_num_timesteps=False,
+            )
+        if evaluation.last_step < model.num_timesteps:
+            evaluation.evaluate()
+        save_model(model, folder.final_model)
+    finally:
+        bar.close()
+        checkpoints.restore_signals()
+        evaluation.close()
+        logger.close()
+
+
+class TensorBoardCurves(TensorBoardOutputFormat):
+    """
+    SB3's TensorBoard output, continued after a resume without doubled points.
+
+    :param folder: Where the event files go
+    :param purge_step: First step to be written again; TensorBoard forgets older points from there on
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self._is_closed = False
+
+
+__all__ = ["BuildModel", "Interrupted", "learn", "resume", "train"]

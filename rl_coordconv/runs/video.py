@@ -1,0 +1,73 @@
+"""Film one game of an agent, in the game's own colours, as a GIF or MP4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.runs.evaluation import make_eval_env, play_games
+from rl_coordconv.runs.folder import atomic_path
+
+# The agent acts 15 times a second: 60 frames of the console, four to a step.
+STEPS_PER_SECOND = 15
+
+
+def film_game(
+    model: BaseAlgorithm, config: RunConfig, seed: int, deterministic: bool, max_steps: int
+) -> tuple[list[np.ndarray], float]:
+    """
+    Play one game and keep a picture per step.
+
+    :param model: The agent
+    :param config: Its run's config
+    :param seed: Seed of the game
+    :param deterministic: Take the likeliest action instead of sampling
+    :param max_steps: Most pictures to keep; the game is played to its end
+    :return: Pictures ``(height, width, 3) uint8``, and the game's raw return
+    """
+    frames: list[np.ndarray] = []
+
+    def keep(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
+        if len(frames) < max_steps:
+            frames.append(np.asarray(local_variables["env"].get_images()[0], dtype=np.uint8))
+
+    env = make_eval_env(config, 1, backend="gymnasium")
+    try:
+        returns, _ = play_games(model, env, 1, seed, deterministic, keep)
+    finally:
+        env.close()
+    return frames, returns[0]
+
+
+def write_video(frames: list[np.ndarray], path: Path) -> None:
+    """
+    Write pictures as a looping GIF or an MP4, complete or not at all.
+
+    :param frames: Pictures ``(height, width, 3) uint8``
+    :param path: Ends in ``.gif`` or ``.mp4``
+    """
+    with atomic_path(path) as temporary:
+        if path.suffix == ".gif":
+            imageio.imwrite(temporary, frames, duration=1000 / STEPS_PER_SECOND, loop=0)
+        else:
+            imageio.imwrite(temporary, frames, fps=STEPS_PER_SECOND, codec="libx264", macro_block_size=2)
+
+
+def check_video_path(path: Path | None, suffix: str) -> None:
+    """
+    Refuse a video path that cannot be written, before a game is played for it.
+
+    :param path: Where the video goes, if anywhere
+    :param suffix: ``.gif`` or ``.mp4``
+    :raises UserError: The ending is another one, or the folder does not exist
+    """
+    if path is not None and path.suffix != suffix:
+        raise UserError(f"video '{path}' must end in {suffix}")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise UserError(f"folder '{path.parent}' of video '{path}' does not exist")

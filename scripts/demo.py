@@ -1,0 +1,85 @@
+"""
+The main job in a few minutes: train CNN and CoordConv on a real Atari game, evaluate both, film the agent.
+
+python scripts/demo.py
+
+On disk afterwards: ``runs/demo/<game>/{cnn,coordconv}/seed1/`` (two runs), ``runs/demo/curves.png`` and
+``runs/demo/coordconv.gif``. Started again, it continues what was not finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import agents
+from rl_coordconv.errors import exit_on_user_error
+from rl_coordconv.runs.agent import load_run
+from rl_coordconv.runs.config import RunConfig, parse_config
+from rl_coordconv.runs.curves import plot_curves
+from rl_coordconv.runs.evaluation import EVAL_SEED, make_eval_env, play_games, summarise
+from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.train import Interrupted, resume, train
+from rl_coordconv.runs.video import film_game, write_video
+
+ARMS = ("cnn", "coordconv")
+CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
+
+
+@exit_on_user_error
+def main(args: Sequence[str]) -> None:
+    """Train both arms, evaluate them on the same games, and say where to look."""
+    start = time.monotonic()
+    base = parse_config(["--config", str(CONFIG), *args])
+    configs = [dataclasses.replace(base, extractor=arm, arm=arm).validate() for arm in ARMS]
+    try:
+        runs = [train_or_continue(config) for config in configs]
+    except Interrupted:
+        print("stopped and saved: 'make demo' continues from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    experiment = Path(base.output) / str(base.name)
+    Console().print(evaluate(runs, base))
+    plot_curves(
+        {run.path.parent.name: [run] for run in runs}, f"PPO on {base.game}", experiment / "curves.png"
+    )
+    model, config, _ = load_run(runs[-1].path, agents.build, base.device)
+    frames, score = film_game(model, config, EVAL_SEED, deterministic=False, max_steps=600)
+    write_video(frames, experiment / "coordconv.gif")
+    print(
+        f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes\n"
+        f"  curves   {experiment / 'curves.png'}\n"
+        f"  agent    {experiment / 'coordconv.gif'} (a CoordConv game with return {score:.0f})\n"
+        f"  runs     {', '.join(str(run.path) for run in runs)}\n"
+        f"  compare  {Path(sys.executable).parent / 'tensorboard'} --logdir {experiment}"
+    )
+
+
+def train_or_continue(config: RunConfig) -> RunFolder:
+    """Train an arm, or continue the one that an earlier demo left."""
+    if RunFolder(config.folder).config_file.exists():
+        return resume(config.folder, agents.build)
+    return train(config, agents.build)
+
+
+def evaluate(runs: list[RunFolder], base: RunConfig) -> Table:
+    """Return a table of the arms' raw scores on the same games."""
+    table = Table("arm", "games", "mean", "std", "IQM", "min", "max", title=f"{base.game}, full games")
+    for run in runs:
+        model, config, _ = load_run(run.path, agents.build, base.device)
+        env = make_eval_env(config, base.eval_episodes)
+        returns, _ = play_games(model, env, base.eval_episodes, EVAL_SEED)
+        env.close()
+        table.add_row(
+            str(config.arm), str(len(returns)), *(f"{value:.1f}" for value in summarise(returns).values())
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,97 @@
+"""
+Play full games with a trained agent, print its raw scores, and film it.
+
+python scripts/evaluate.py runs/demo/Breakout/coordconv/seed1 --games 20 --gif agent.gif
+python scripts/evaluate.py my_sb3_agent.zip --trust --algo ppo --game Breakout
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+import agents
+from rl_coordconv.cli import parse_dataclass
+from rl_coordconv.errors import UserError, exit_on_user_error
+from rl_coordconv.runs.agent import load_foreign_zip, load_run
+from rl_coordconv.runs.config import check_device
+from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
+from rl_coordconv.runs.folder import write_text
+from rl_coordconv.runs.video import check_video_path, film_game, write_video
+
+
+@dataclass
+class EvaluateConfig:
+    """Evaluate an agent on full games.
+
+    Args:
+        agent: Run folder, a zip inside of one, or (with --trust) a Stable-Baselines3 zip from elsewhere
+        games: Full games to play
+        n_envs: Games played side by side
+        seed: Seed of games and action sampling
+        deterministic: Take the likeliest action instead of sampling, as is usual outside Atari
+        device: auto, cpu, cuda or cuda:N
+        json: Where to write the result (default: evaluation.json in the run folder)
+        gif: Also film one game as a GIF
+        mp4: Also film one game as an MP4
+        max_steps: Longest film, in steps of 1/15 second
+        trust: Load a zip from elsewhere; its pickled part can run any code
+        algo: Algorithm of a zip from elsewhere
+        game: Game of a zip from elsewhere
+    """
+
+    agent: Path
+    games: int = 10
+    n_envs: int = 8
+    seed: int = 0
+    deterministic: bool = False
+    device: str = "auto"
+    json: Path | None = None
+    gif: Path | None = None
+    mp4: Path | None = None
+    max_steps: int = 900
+    trust: bool = False
+    algo: Literal["ppo", "a2c", "dqn"] | None = None
+    game: str | None = None
+
+
+@exit_on_user_error
+def main(args: Sequence[str]) -> None:
+    """Evaluate, print a table, write JSON and on request a video."""
+    config = parse_dataclass(EvaluateConfig, args, prog="evaluate.py")
+    for name in ("games", "n_envs", "max_steps"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} is {getattr(config, name)}: it must be 1 or more")
+    check_device(config.device)
+    videos = [path for path in (config.gif, config.mp4) if path is not None]
+    for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4")):
+        check_video_path(path, suffix)
+    if config.trust:
+        model, run, model_file = load_foreign_zip(config.agent, config.algo, config.game, config.device)
+    else:
+        model, run, model_file = load_run(config.agent, agents.build, config.device)
+    env = make_eval_env(run, min(config.n_envs, config.games))
+    try:
+        returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic)
+    finally:
+        env.close()
+    Console().print(score_table(f"{run.game}: {model_file}", returns))
+    result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
+    output = config.json or model_file.with_name("evaluation.json")
+    write_text(output, json.dumps({**result, "returns": returns, "lengths": lengths}, indent=2) + "\n")
+    print(f"wrote {output}")
+    if videos:
+        frames, score = film_game(model, run, config.seed, config.deterministic, config.max_steps)
+        for path in videos:
+            write_video(frames, path)
+            print(f"wrote {path}: a game with return {score:.0f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,42 @@
+"""
+Train an agent on an Atari game.
+
+python scripts/train.py --config configs/ppo_breakout.yaml --extractor coordconv --seed 1
+python scripts/train.py --resume runs/ppo/Breakout/coordconv/seed1
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import agents
+from rl_coordconv.errors import UserError, exit_on_user_error
+from rl_coordconv.runs.config import parse_config
+from rl_coordconv.runs.train import Interrupted, resume, train
+
+
+@exit_on_user_error
+def main(args: Sequence[str]) -> None:
+    """Train, or resume with ``--resume RUN``."""
+    try:
+        if args and args[0].startswith("--resume"):
+            folder = resume(resume_target(args), agents.build)
+        else:
+            folder = train(parse_config(args), agents.build)
+    except Interrupted as stop:
+        print(f"stopped and saved: continue with python scripts/train.py --resume {stop}", file=sys.stderr)
+        raise SystemExit(130) from None
+    print(f"finished: {folder.path}\n  tensorboard --logdir {folder.path}")
+
+
+def resume_target(args: Sequence[str]) -> str:
+    """Return the folder after ``--resume``; the run's options are in its config.yaml."""
+    words = [*args[0].split("=", 1), *args[1:]]
+    if len(words) != 2 or not words[1]:
+        raise UserError("--resume takes one run folder and no other option (its config.yaml says the rest)")
+    return words[1]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,52 @@
+"""Shared by all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[1]
+
+# Small networks on small batches: a second thread costs more than it brings, above all beside other tests.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """Run a script's ``main`` in an empty folder and return the exit code that its process would have."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *args: object) -> int:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(__import__("sys").modules, name, module)
+        spec.loader.exec_module(module)
+        try:
+            module.main([str(arg) for arg in args])
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def curves() -> Callable[[Path], dict[str, list[tuple[int, float]]]]:
+    """Read the scalars of a run back from its event files, as TensorBoard would show them."""
+
+    def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        events.Reload()
+        return {
+            tag: [(event.step, event.value) for event in events.Scalars(tag)]
+            for tag in events.Tags()["scalars"]
+        }
+
+    return read

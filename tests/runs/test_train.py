@@ -1,0 +1,260 @@
+"""Real training runs: every algorithm and extractor, read back from disk; stop, resume, damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stable_baselines3
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.agent import load_run
+from rl_coordconv.runs.checkpoints import list_checkpoints, newest_intact
+from rl_coordconv.runs.curves import read_games
+from rl_coordconv.runs.evaluation import EVAL_SEED, make_eval_env, play_games, read_evaluations
+from rl_coordconv.runs.folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("--game", "Freeway", "--n-envs", "2", "--eval-freq", "0", "--eval-episodes", "1", "--device", "cpu"),
+    *("--features-dim", "16", "--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1"),
+]
+
+
+def run_folder(folder: Path, algo: str = "ppo", arm: str = "coordconv", game: str = "Freeway") -> RunFolder:
+    return RunFolder(folder / "runs" / algo / game / arm / "seed1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("extractor", ["cnn", "coordconv", "impala", "coordconv-impala"])
+def test_run_of_each_algorithm_and_extractor_fills_its_folder(algo, extractor, script, curves, tmp_path):
+    # A2C logs every 100 updates of n_steps 5 x 2 environments.
+    steps = 1024
+    assert script("train", *SMALL, "--algo", algo, "--extractor", extractor, "--total-timesteps", steps) == 0
+    run = run_folder(tmp_path, algo, extractor)
+    scalars = curves(run.path)
+    losses = {"ppo": "train/policy_gradient_loss", "a2c": "train/policy_loss"}
+    assert {"time/fps", "eval/mean_reward", "eval/mean_ep_length", losses[algo], "train/value_loss"} <= set(
+        scalars
+    )
+    ratios = {tag: values for tag, values in scalars.items() if tag.endswith("/coord_weight_ratio")}
+    if "coordconv" in extractor:
+        [(tag, values)] = ratios.items()
+        assert tag.startswith("coordconv/")
+        assert all(0 < value < 1 for _, value in values)
+    else:
+        assert not ratios
+    names = {path.name for path in run.path.iterdir()}
+    assert {"README.md", "config.yaml", "command.txt", "versions.json", "monitor.csv", "checkpoints"} <= names
+    assert {"best_model.zip", "final_model.zip", "evaluations.jsonl"} <= names
+    assert not [path for path in run.path.rglob("*") if ".tmp" in path.name]
+    assert json.loads((run.path / "versions.json").read_text())["stable-baselines3"]
+    assert run.load_config().extractor == extractor
+    [record] = read_evaluations(run.evaluations)
+    assert record["step"] >= steps
+    assert len(record["returns"]) == 1
+
+
+@pytest.mark.slow
+def test_curves_hold_raw_returns_of_full_games_and_hyperparameters(script, curves, tmp_path):
+    # Freeway's games last 2 minutes of play whatever one does: 2,048 steps less the no-ops.
+    assert script("train", *SMALL, "--total-timesteps", 4608, "--eval-freq", 2304, "--eval-episodes", 2) == 0
+    run = run_folder(tmp_path)
+    scalars = curves(run.path)
+    steps, returns = read_games(run)
+    assert len(steps) == 2
+    assert scalars["rollout/ep_rew_mean"][-1][1] == pytest.approx(returns.mean())
+    assert scalars["rollout/ep_len_mean"][-1][1] > 2000
+    assert [step for step, _ in scalars["eval/mean_reward"]] == [2304, 4608]
+    for tag, values in scalars.items():
+        assert [step for step, _ in values] == sorted({step for step, _ in values}), tag
+    hparams = next(iter((run.path).glob("events*"))).read_bytes()
+    assert b"_hparams_/session_start_info" in hparams
+    header = run.monitor.read_text().splitlines()
+    assert header[0].startswith("#{")
+    assert header[1] == "r,l,t,step"
+
+
+@pytest.mark.slow
+def test_saved_agent_plays_as_stock_sb3_loads_it(script, tmp_path):
+    assert script("train", *SMALL, "--total-timesteps", 128) == 0
+    run = run_folder(tmp_path)
+    import agents
+
+    model, config, _ = load_run(run.path, agents.build, "cpu")
+    stock = stable_baselines3.PPO.load(run.final_model, device="cpu")
+    env = make_eval_env(config, 2)
+    observation = env.reset()
+    assert np.array_equal(
+        model.predict(observation, deterministic=True)[0], stock.predict(observation, deterministic=True)[0]
+    )
+    first = play_games(model, env, 2, EVAL_SEED)
+    env.close()
+    env = make_eval_env(config, 2)
+    assert play_games(model, env, 2, EVAL_SEED) == first
+    env.close()
+
+
+@pytest.mark.slow
+def test_signal_saves_and_resume_finishes_one_unbroken_curve(curves, tmp_path, script):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *SMALL, "--total-timesteps", "6400"]
+    process = subprocess.Popen(
+        [*command, "--checkpoint-freq", "640"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    run = run_folder(tmp_path)
+    wait_for(lambda: list_checkpoints(run.checkpoints))
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"--resume {Path('runs/ppo/Freeway/coordconv/seed1')}" in error
+    stopped_at = list_checkpoints(run.checkpoints)[0].name
+    assert not run.finished
+
+    assert script("train", "--resume", run.path) == 0
+    assert run.finished
+    assert list_checkpoints(run.checkpoints)[0].name > stopped_at
+    steps = [step for step, _ in curves(run.path)["time/fps"]]
+    assert steps == list(range(64, 6400 + 1, 64))
+    games, _ = read_games(run)
+    assert list(games) == sorted(games)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A tiny finished run with checkpoints, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("finished")
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *SMALL]
+    subprocess.run([*command, "--total-timesteps", "256", "--checkpoint-freq", "64"], cwd=folder, check=True)
+    return run_folder(folder)
+
+
+def test_only_the_newest_checkpoints_stay_and_are_sb3_zips(finished_run):
+    checkpoints = list_checkpoints(finished_run.checkpoints)
+    assert [int(path.name.split("_")[1]) for path in checkpoints] == [192, 128, 64]
+    model = stable_baselines3.PPO.load(checkpoints[0], device="cpu")
+    assert model.num_timesteps == 192
+
+
+def test_damaged_checkpoint_is_always_seen(finished_run, tmp_path):
+    source = list_checkpoints(finished_run.checkpoints)[0]
+    data = source.read_bytes()
+    generator = random.Random(0)
+    path = tmp_path / source.name
+    for _ in range(200):
+        place = generator.randrange(len(data))
+        cut = data[:place] if generator.random() < 0.5 else flip(data, place, generator.randrange(8))
+        path.write_bytes(cut)
+        assert newest_intact(tmp_path) == (None, [path])
+    path.write_bytes(data)
+    assert newest_intact(tmp_path) == (path, [])
+
+
+def flip(data: bytes, place: int, bit: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :]
+
+
+def test_damaged_model_is_one_line(finished_run, script, capsys, tmp_path):
+    for name, text in (("cut.zip", finished_run.final_model.read_bytes()[:1000]), ("empty.zip", b"")):
+        bad = finished_run.path / name
+        bad.write_bytes(text)
+        assert script("evaluate", bad) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"{name}' is damaged" in error
+        bad.unlink()
+
+
+def test_zip_of_another_network_is_one_line(finished_run, script, capsys, tmp_path):
+    (finished_run.path / "other.zip").write_bytes(finished_run.final_model.read_bytes())
+    with zipfile.ZipFile(finished_run.path / "empty.zip", "w") as archive:
+        archive.writestr("data", "{}")
+    assert script("evaluate", finished_run.path / "empty.zip") == 2
+    assert "holds no policy.pth" in capsys.readouterr().err
+
+
+def test_second_process_on_a_run_folder_is_refused(finished_run, tmp_path):
+    with (
+        finished_run.lock(),
+        pytest.raises(UserError, match="in use by another process"),
+        finished_run.lock(),
+    ):
+        pass
+
+
+def test_evaluate_prints_a_table_and_writes_json_and_videos(finished_run, script, capsys, tmp_path):
+    args = (
+        "--games",
+        2,
+        "--json",
+        tmp_path / "e.json",
+        "--gif",
+        tmp_path / "a.gif",
+        "--mp4",
+        tmp_path / "a.mp4",
+    )
+    assert script("evaluate", finished_run.path, *args, "--max-steps", 30) == 0
+    output = capsys.readouterr().out
+    assert "IQM" in output
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert len(result["returns"]) == 2
+    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
+    assert result["min"] <= result["iqm"] <= result["max"]
+    import imageio.v3 as imageio
+
+    for name in ("a.gif", "a.mp4"):
+        frames = imageio.imread(tmp_path / name)
+        assert frames.shape[0] == 30
+        assert frames.shape[1:] == (210, 160, 3)
+        assert frames.std() > 10
+        assert not np.array_equal(frames[0], frames[-1])
+
+
+def test_foreign_zip_needs_trust(finished_run, script, capsys, tmp_path):
+    foreign = tmp_path / "foreign.zip"
+    foreign.write_bytes(finished_run.final_model.read_bytes())
+    assert script("evaluate", foreign) == 2
+    assert "--trust" in capsys.readouterr().err
+    args = ("--trust", "--algo", "ppo", "--game", "freeway", "--games", 1)
+    assert script("evaluate", foreign, *args) == 0
+    assert (tmp_path / "evaluation.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["nowhere"], "'nowhere' does not exist"),
+        ([], "agent"),
+        ([".", "--games", "0"], "games is 0"),
+        (["."], "is not a run folder"),
+        ([".", "--gif", "a.mp4"], "must end in .gif"),
+        ([".", "--mp4", "no/where.mp4"], "does not exist"),
+        ([".", "--device", "cuda:9"], "is not there"),
+    ],
+)
+def test_bad_evaluate_input_is_one_line(args, says, script, capsys, tmp_path):
+    assert script("evaluate", *args) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+    assert not list(tmp_path.iterdir())
