@@ -4,7 +4,7 @@
 All backends keep one contract:
 
 - observations are (4, 84, 84) uint8, newest frame last: grayscale, every fourth frame, the maximum of the
-  last two; after every ``done`` the stack starts with empty frames;
+  last two; after every ``done``, as after a reset, the stack holds three empty frames and the present one;
 - rewards are the sign of the change of score (``clip_reward``);
 - a lost life is ``done`` but the game goes on (``terminal_on_life_loss``);
 - at the true end of a game, and only there, ``info["episode"]`` holds the raw return ``r``, the length ``l``
@@ -26,6 +26,7 @@ They differ in:
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
@@ -104,5 +105,5 @@ def make_atari_vec_env(
 
 def _check_integer(name: str, value: object, at_least: int) -> None:
     """Raise a :class:`UserError` unless ``value`` is an integer of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise UserError(f"{name} must be an integer of at least {at_least}, got {value!r}")

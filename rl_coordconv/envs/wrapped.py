@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import ale_py
 import gymnasium as gym
@@ -60,13 +60,13 @@ class WholeGames(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
             self._games, self._steps = games, 0
         return observation, info
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Step, and count it."""
+    def step(self, action: int) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step, and count it; a float32 reward, because ``SubprocVecEnv`` keeps the type it gets."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._steps += 1
         if "episode" in info:
             info["episode"]["l"] = self._steps
-        return observation, float(reward), terminated, truncated, info
+        return observation, np.float32(reward), terminated, truncated, info
 
 
 def make_wrapped_vec_env(
@@ -96,6 +96,7 @@ def make_wrapped_vec_env(
 
     def make() -> gym.Env:
         gym.register_envs(ale_py)  # a subprocess begins without it
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for every environment
         env: gym.Env = gym.make(
             f"ALE/{name}-v5",
             frameskip=1,  # AtariWrapper skips
