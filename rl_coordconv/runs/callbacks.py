@@ -179,12 +179,13 @@ class ProgressBar(BaseCallback):
 
     def _on_step(self) -> bool:
         now = time.monotonic()
-        if self.num_timesteps >= self.total or now - self.last_print >= (
-            1 if self.console.is_terminal else 10
-        ):
+        if now - self.last_print >= (1 if self.console.is_terminal else 10):
             self.last_print = now
             self._show((self.num_timesteps - self.first_step) / max(now - self.start, 1e-9))
         return True
+
+    def _on_training_end(self) -> None:
+        self._show((self.num_timesteps - self.first_step) / max(time.monotonic() - self.start, 1e-9))
 
     def _show(self, speed: float) -> None:
         episodes = self.model.ep_info_buffer or ()
@@ -196,6 +197,7 @@ class ProgressBar(BaseCallback):
                 f"{self.label}: {self.num_timesteps:,}/{self.total:,} steps, {speed:,.0f} steps/s, "
                 f"recent return {recent}, {left:.0f} s left",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def close(self) -> None:

@@ -102,7 +102,7 @@ def score_table(title: str, returns: list[float]) -> Table:
     :param title: What was evaluated
     :param returns: Raw returns, at least one
     """
-    table = Table("games", "mean", "std", "IQM", "min", "max", title=title)
+    table = Table("games", "mean", "std", "IQM", "min", "max", title=title, title_justify="left")
     table.add_row(str(len(returns)), *(f"{value:.1f}" for value in summarise(returns).values()))
     return table
 
