@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
@@ -52,14 +53,23 @@ class OneLineParser(ArgumentParser):
         options = [action.dest for action in self._actions if action.dest.startswith(group)]
         return f"unknown option '{key}'{nearest(key, options)}: --help lists all options"
 
-    def parse_dashed(self, args: Sequence[str]) -> Any:
+    def parse_dashed(self, args: Sequence[str], config_class: Any) -> Any:
         """
-        Parse and instantiate, with ``--n-envs`` and ``--n_envs`` meaning the same.
+        Parse and instantiate; ``--n-envs`` and ``--n_envs`` are the same, ``--trust`` is ``--trust true``.
 
         :param args: Command-line arguments
+        :param config_class: The dataclass behind the options
         :raises UserError: They do not fit
         """
+        flags = {
+            f"--{entry.name}" for entry in dataclasses.fields(config_class) if entry.type in (bool, "bool")
+        }
         args = [underscored(arg) for arg in args]
+        followers = [*args[1:], "--"]
+        args = [
+            f"{arg}=true" if arg in flags and follower.startswith("--") else arg
+            for arg, follower in zip(args, followers, strict=True)
+        ]
         options = dict(itertools.pairwise(args)) | dict(arg.split("=", 1) for arg in args if "=" in arg)
         file = options.get("--config")
         if file:
@@ -118,5 +128,5 @@ def parse_dataclass(config_class: type[T], args: Sequence[str], prog: str) -> T:
     """
     parser = OneLineParser(prog=prog)
     parser.add_class_arguments(config_class, as_positional=True)
-    values = parser.parse_dashed(args)
+    values = parser.parse_dashed(args, config_class)
     return config_class(**{name: value for name, value in vars(values).items() if name != "print_config"})

@@ -165,4 +165,5 @@ def restore(model: OnPolicyAlgorithm, path: Path) -> dict[str, Any]:
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])
     model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(maxlen=model._stats_window_size)
     return state["extra"]

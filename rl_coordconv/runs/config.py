@@ -237,7 +237,7 @@ def parse_config(args: Sequence[str]) -> RunConfig:
         underscores in option names are the same
     :raises UserError: A key or value is not allowed
     """
-    return _to_config(build_parser().parse_dashed(args))
+    return _to_config(build_parser().parse_dashed(args, RunConfig))
 
 
 def load_config(path: Path | str, **overrides: Any) -> RunConfig:
