@@ -65,7 +65,7 @@ class OneLineParser(ArgumentParser):
             f"--{entry.name}" for entry in dataclasses.fields(config_class) if entry.type in (bool, "bool")
         }
         args = [underscored(arg) for arg in args]
-        followers = [*args[1:], "--"]
+        followers = [*args, "--"][1:]
         args = [
             f"{arg}=true" if arg in flags and follower.startswith("--") else arg
             for arg, follower in zip(args, followers, strict=True)

@@ -1,0 +1,198 @@
+"""Extractors inside of real SB3 algorithms."""
+
+from __future__ import annotations
+
+import copy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import yaml
+from gymnasium import spaces
+from sb3_contrib import QRDQN
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
+from torch import nn
+
+from rl_coordconv import CoordConv2d, CoordConvCombinedExtractor, CoordConvImpalaCNN, CoordConvNatureCNN
+from rl_coordconv.errors import UserError
+from rl_coordconv.extractors import coord_weight_ratios
+
+IMAGES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+OFF_POLICY = {"buffer_size": 250, "learning_starts": 100}
+ALGORITHMS = {
+    "A2C": (A2C, {}),
+    "PPO": (PPO, {"n_steps": 64}),
+    "DQN": (DQN, OFF_POLICY),
+    "QRDQN": (QRDQN, OFF_POLICY),
+}
+
+
+def conv_classes(extractor: nn.Module) -> list[type]:
+    return [type(layer) for layer in extractor.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def test_without_coordinates_it_is_sb3s_nature_cnn_bit_for_bit():
+    networks = []
+    for make in (NatureCNN, lambda space: CoordConvNatureCNN(space, coord_layers=())):
+        torch.manual_seed(1)
+        networks.append(make(IMAGES))
+    ours, stock = networks
+    assert list(ours.state_dict()) == list(stock.state_dict())
+    batch = torch.rand(3, 4, 84, 84)
+    assert torch.equal(ours(batch), stock(batch))
+    for a, b in zip(ours.parameters(), stock.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_without_coordinates_equals_stock_sb3_bit_for_bit():
+    weights = []
+    for kwargs in (
+        {},
+        {"features_extractor_class": CoordConvNatureCNN, "features_extractor_kwargs": {"coord_layers": ()}},
+    ):
+        model = PPO(
+            "CnnPolicy",
+            FakeImageEnv(screen_height=40, screen_width=40, n_channels=3),
+            n_steps=32,
+            batch_size=32,
+            seed=2,
+            policy_kwargs=kwargs,
+        )
+        model.env.seed(2)
+        model.action_space.seed(2)
+        np.random.seed(2)
+        model.env.envs[0].unwrapped.observation_space.seed(2)
+        weights.append(list(model.learn(64).policy.parameters()))
+    for a, b in zip(*weights, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("layers", "where"), [((0,), [1, 0, 0]), ([1, 2], [0, 1, 1]), ((2, 0), [1, 0, 1])])
+def test_coord_layers_say_which_convolutions_see_coordinates(layers, where):
+    extractor = CoordConvNatureCNN(IMAGES, coord_layers=layers, with_r=True)
+    assert conv_classes(extractor) == [CoordConv2d if chosen else nn.Conv2d for chosen in where]
+    assert extractor(torch.rand(2, 4, 84, 84)).shape == (2, 512)
+    assert all(layer.with_r for layer in extractor.modules() if isinstance(layer, CoordConv2d))
+
+
+def test_impala_has_15_convolutions_in_the_order_of_the_forward_pass():
+    extractor = CoordConvImpalaCNN(IMAGES, coord_layers=range(15))
+    assert conv_classes(extractor) == [CoordConv2d] * 15
+    called = []
+    for name, layer in extractor.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda *_, name=name: called.append(name))
+    assert extractor(torch.rand(1, 4, 84, 84)).shape == (1, 256)
+    assert called == list(coord_weight_ratios(extractor))
+    assert conv_classes(CoordConvImpalaCNN(IMAGES, coord_layers=())) == [nn.Conv2d] * 15
+    # Espeholt et al.: 16, 32, 32 channels and a dense layer from 11 x 11 x 32.
+    assert extractor.linear[0].in_features == 11 * 11 * 32
+
+
+@pytest.mark.parametrize("layers", [(3,), (-1,), (0, 0), ("first",), (0.5,)])
+@pytest.mark.parametrize("extractor", [CoordConvNatureCNN])
+def test_coord_layers_that_are_not_there_are_refused(extractor, layers):
+    with pytest.raises(UserError, match="use different numbers from 0 to 2"):
+        extractor(IMAGES, coord_layers=layers)
+
+
+@pytest.mark.parametrize("extractor", [CoordConvNatureCNN, CoordConvImpalaCNN])
+def test_spaces_that_are_not_images_get_the_error_sb3_users_know(extractor):
+    with pytest.raises(AssertionError, match=r"(?s)You should use .* only with images.*MlpPolicy"):
+        extractor(spaces.Box(0, 1, (4,)))
+    floats = spaces.Box(0, 1, (3, 40, 40))
+    assert extractor(floats, normalized_image=True)(torch.rand(1, 3, 40, 40)).shape[0] == 1
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("extractor", [CoordConvNatureCNN, CoordConvImpalaCNN])
+def test_every_algorithm_learns_saves_and_loads(name, extractor, tmp_path):
+    algorithm, options = ALGORITHMS[name]
+    kwargs = {
+        "features_extractor_class": extractor,
+        "features_extractor_kwargs": {"features_dim": 16, "with_r": True},
+    }
+    env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
+    model = algorithm("CnnPolicy", env, policy_kwargs=kwargs, seed=1, **options).learn(250)
+    observation = VecTransposeImage(DummyVecEnv([lambda: env])).reset()
+    expected = model.predict(observation, deterministic=True)[0]
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model")
+    assert np.array_equal(loaded.predict(observation, deterministic=True)[0], expected)
+    ratios = coord_weight_ratios(loaded.policy)
+    assert ratios
+    assert all(0 < ratio < 1 for ratio in ratios.values())
+
+
+class ImageAndVector(gym.Env):
+    """Shows a random image and a vector."""
+
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (40, 36, 3), np.uint8), "vector": spaces.Box(-1, 1, (3,))}
+    )
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        self.left = 8
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.left -= 1
+        return self.observation_space.sample(), float(action == 1), self.left == 0, False, {}
+
+
+def test_combined_extractor_handles_dict_observations(tmp_path):
+    kwargs = {
+        "features_extractor_class": CoordConvCombinedExtractor,
+        "features_extractor_kwargs": {"cnn_output_dim": 16},
+    }
+    model = PPO("MultiInputPolicy", ImageAndVector(), n_steps=32, batch_size=32, policy_kwargs=kwargs).learn(
+        64
+    )
+    assert model.policy.features_extractor.features_dim == 16 + 3
+    assert list(coord_weight_ratios(model.policy)) == ["extractors.image.cnn.0"]
+    model.save(tmp_path / "model")
+    assert evaluate_policy(PPO.load(tmp_path / "model"), ImageAndVector(), 1, warn=False)
+
+
+def test_normalize_images_false_reaches_the_extractor():
+    class Floats(ImageAndVector):
+        observation_space = spaces.Box(0, 1, (3, 40, 36), np.float32)
+
+    kwargs = {"features_extractor_class": CoordConvNatureCNN, "normalize_images": False}
+    PPO("CnnPolicy", Floats(), n_steps=32, batch_size=32, policy_kwargs=kwargs).learn(32)
+
+
+def test_dqn_target_network_follows_its_polyak_updates():
+    # SB3 updates the target through .data, which leaves no trace in a version counter.
+    kwargs = {
+        "features_extractor_class": CoordConvNatureCNN,
+        "features_extractor_kwargs": {"features_dim": 16},
+    }
+    env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
+    model = DQN("CnnPolicy", env, policy_kwargs=kwargs, target_update_interval=1, tau=0.5, **OFF_POLICY)
+    images = torch.randint(0, 255, (4, 1, 40, 40), dtype=torch.uint8)
+    for _ in range(2):
+        with torch.no_grad():
+            model.q_net_target(images)
+        model.learn(150, reset_num_timesteps=False)
+        with torch.no_grad():
+            # A copy has no cache.
+            assert torch.equal(model.q_net_target(images), copy.deepcopy(model.q_net_target)(images))
+
+
+def test_rl_zoo_names_the_extractor_in_yaml():
+    # RL Zoo evaluates this string of a hyperparameter file in a namespace that does not know us.
+    hyperparameters = yaml.safe_load(
+        """policy_kwargs: "dict(features_extractor_class=__import__('rl_coordconv').CoordConvNatureCNN)" """
+    )
+    kwargs = eval(hyperparameters["policy_kwargs"])
+    model = A2C(
+        "CnnPolicy", FakeImageEnv(screen_height=40, screen_width=40, n_channels=3), policy_kwargs=kwargs
+    )
+    assert isinstance(model.policy.features_extractor, CoordConvNatureCNN)
