@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rl_coordconv.extractors import CoordConvImpalaCNN, CoordConvNatureCNN
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from rl_coordconv.extractors import CoordConvImpalaCNN, CoordConvNatureCNN
 from rl_coordconv.runs.config import RunConfig
 
 
@@ -72,7 +72,9 @@ def policy_kwargs(config: RunConfig) -> dict[str, Any]:
         plain = config.extractor == "impala"
         kwargs |= {"coord_layers": [] if plain else config.coord_layers, "with_r": config.with_r}
     extractors = {"cnn": NatureCNN, "coordconv": CoordConvNatureCNN}
+    # SB3 leaves out its hidden layers of 64 only for its own NatureCNN; the arms must not differ in them.
     policy: dict[str, Any] = {
+        "net_arch": [],
         "features_extractor_class": extractors.get(config.extractor, CoordConvImpalaCNN),
         "features_extractor_kwargs": kwargs,
     }

@@ -68,6 +68,9 @@ class CoordConvNatureCNN(NatureCNN):
     """
     SB3's ``NatureCNN`` (Mnih et al. 2015) with CoordConv; with ``coord_layers=()`` the same bit for bit.
 
+    SB3 puts two hidden layers of 64 behind every extractor but its own ``NatureCNN``: pass ``net_arch=[]`` in
+    ``policy_kwargs`` for the network that ``CnnPolicy`` has by default.
+
     :param observation_space: Image space, channels first
     :param features_dim: Number of features extracted
     :param coord_layers: Which of the three convolutions see coordinates

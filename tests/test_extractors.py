@@ -50,23 +50,13 @@ def test_without_coordinates_it_is_sb3s_nature_cnn_bit_for_bit():
 
 
 def test_training_without_coordinates_equals_stock_sb3_bit_for_bit():
+    plain = {"features_extractor_kwargs": {"coord_layers": ()}, "net_arch": []}
     weights = []
-    for kwargs in (
-        {},
-        {"features_extractor_class": CoordConvNatureCNN, "features_extractor_kwargs": {"coord_layers": ()}},
-    ):
-        model = PPO(
-            "CnnPolicy",
-            FakeImageEnv(screen_height=40, screen_width=40, n_channels=3),
-            n_steps=32,
-            batch_size=32,
-            seed=2,
-            policy_kwargs=kwargs,
-        )
-        model.env.seed(2)
-        model.action_space.seed(2)
-        np.random.seed(2)
-        model.env.envs[0].unwrapped.observation_space.seed(2)
+    for kwargs in ({}, {"features_extractor_class": CoordConvNatureCNN, **plain}):
+        env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=3)
+        env.observation_space.seed(2)
+        model = PPO("CnnPolicy", env, n_steps=32, batch_size=32, seed=2, policy_kwargs=kwargs)
+        env.observation_space.seed(2)
         weights.append(list(model.learn(64).policy.parameters()))
     for a, b in zip(*weights, strict=True):
         assert torch.equal(a, b)
