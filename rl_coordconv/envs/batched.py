@@ -130,8 +130,10 @@ class BatchedAtariVecEnv(VecEnv):
 
         :return: Observations (n, 4, 84, 84) uint8, rewards (n,) float32, dones (n,) bool, infos
         """
-        batch = self._receive()
+        assert self._waiting, "call step_async() first"
+        # First: Ctrl-C raises as soon as the emulators have answered, and their answer is then gone.
         self._waiting = False
+        batch = self._receive()
         self._returns += batch.rewards
         self._lengths += 1
         self._frames += 1
@@ -218,14 +220,10 @@ class BatchedAtariVecEnv(VecEnv):
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
     def close(self) -> None:
-        """Wait for a step under way and free the emulators; closing twice does nothing."""
-        if self._closed:
-            return
-        if self._waiting:
-            self._receive()
-            self._waiting = False
-        self._closed = True
-        self._free()
+        """Free the emulators, even with a step under way; closing twice does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._free()
 
     @abstractmethod
     def _free(self) -> None:

@@ -54,7 +54,7 @@ class EnvPoolAtariVecEnv(BatchedAtariVecEnv):
         if f"{name.lower()}-v5" not in tasks:
             raise UserError(f"EnvPool has no game '{name}': use backend native or gymnasium")
         self._task = tasks[f"{name.lower()}-v5"]
-        self._make = envpool.make
+        self._make = envpool.make  # render_mode needs EnvPool 1.2
         self._pool_options: dict[str, Any] = {
             "num_envs": n_envs,
             "num_threads": num_threads,

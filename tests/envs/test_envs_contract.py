@@ -1,6 +1,7 @@
 """The contract of :mod:`rl_coordconv.envs.make`, the same for every backend."""
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -277,6 +278,39 @@ def test_rendering_gives_a_tiled_rgb_image(make: Maker) -> None:
     tiled = env.render(mode="rgb_array")
     assert tiled is not None
     assert tiled.shape[0] >= images[0].shape[0] * 2  # type: ignore[union-attr]
+
+
+def test_reset_cancels_a_step_under_way(make: Maker) -> None:
+    env = make(seed=4)
+    first = play(env, 4)
+    env.seed(4)
+    env.step_async(np.array([1, 1]))
+    assert_same(first, play(env, 4))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts itself with a POSIX timer")
+def test_interrupted_environments_can_be_reset_and_closed(make: Maker) -> None:
+    """Ctrl-C mostly comes while Python waits for the emulators."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def step_for_ever() -> None:
+        while True:
+            env.step(np.array([1, 1]))
+
+    env = make()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(3):
+            env.reset()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                step_for_ever()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    env.close()
 
 
 def test_closing_twice_and_with_a_step_under_way_is_harmless(make: Maker) -> None:
