@@ -102,8 +102,8 @@ def learn(
     evaluation = PeriodicEvaluation(folder, config)
     label = f"{config.game}/{config.arm}/seed{config.seed}"
     bar = ProgressBar(config.total_timesteps, label)
-    # Evaluation stands before the checkpoint: what a checkpoint covers is on disk.
-    callbacks = [EpisodeLog(folder, config), TensorBoardExtras(config), evaluation, checkpoints, bar]
+    # The checkpoint stands before the evaluation: a signal saves at once, and resuming evaluates what was due.
+    callbacks = [EpisodeLog(folder, config), TensorBoardExtras(config), checkpoints, evaluation, bar]
     try:
         remaining = config.total_timesteps - model.num_timesteps
         if remaining > 0:
