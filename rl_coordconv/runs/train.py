@@ -102,7 +102,7 @@ def learn(
     evaluation = PeriodicEvaluation(folder, config)
     label = f"{config.game}/{config.arm}/seed{config.seed}"
     bar = ProgressBar(config.total_timesteps, label)
-    # The checkpoint stands before the evaluation: a signal saves at once, and resuming evaluates what was due.
+    # The checkpoint stands before the evaluation: a signal saves at once, resuming evaluates what was due.
     callbacks = [EpisodeLog(folder, config), TensorBoardExtras(config), checkpoints, evaluation, bar]
     try:
         remaining = config.total_timesteps - model.num_timesteps
