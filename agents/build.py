@@ -10,6 +10,8 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.a2c import A2C
+from agents.ppo import PPO
 from rl_coordconv.extractors import CoordConvImpalaCNN, CoordConvNatureCNN
 from rl_coordconv.runs.config import RunConfig
 
@@ -21,12 +23,15 @@ def build(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
     :param config: Validated config
     :param env: Its training environments
     """
-    from stable_baselines3 import A2C, PPO
-
     common: dict[str, Any] = {
         "device": config.device,
         "seed": config.seed,
         "policy_kwargs": policy_kwargs(config),
+        "precision": config.precision,
+        "compile": config.compile,
+        "channels_last": config.channels_last,
+        "buffer": config.buffer,
+        "strict": config.strict,
     }
     if config.algo == "ppo":
         ppo = config.ppo
