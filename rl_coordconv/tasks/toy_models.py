@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,6 +92,10 @@ class CoordRegressor(nn.Module):
     It can be exact: where the last 5 x 5 window lies whole inside of the square, the image's part of the sum
     is largest; among those places the maximum picks the one farthest along the axis, a fixed step from the
     centre.
+
+    From random weights it gets stuck wherever an output starts with a negative weight on the image: the
+    maximum then lies far from the square, and no other place has a gradient. So it starts as an average, with
+    positive weights on the image.
     """
 
     def __init__(self) -> None:
@@ -102,6 +107,23 @@ class CoordRegressor(nn.Module):
             nn.Conv2d(8, 8, 3, padding=1),
             nn.Conv2d(8, 2, 3, padding=1),
         )
+        self._start_as_average()
+
+    @torch.no_grad()
+    def _start_as_average(self) -> None:
+        """Make the outputs means over a window: of the image, less 1, and of small random coordinates."""
+        first, *others = self.convolutions.children()
+        assert isinstance(first, layers.CoordConv2d)
+        image, _ = first.split_weight()
+        image.abs_()
+        image.div_(image.mean())
+        for layer in others:
+            assert isinstance(layer, nn.Conv2d)
+            layer.weight.abs_()
+            layer.weight.div_(layer.weight.sum(dim=(1, 2, 3), keepdim=True))
+        for layer in (first, *others):
+            assert isinstance(layer.bias, Tensor)
+            layer.bias.fill_(-1 if layer is others[-1] else 0)
 
     def forward(self, image: Tensor) -> Tensor:
         """
