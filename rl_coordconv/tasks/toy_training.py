@@ -26,7 +26,7 @@ from rl_coordconv.tasks.not_so_clevr import NotSoClevr
 from rl_coordconv.tasks.toy_models import count_parameters, make_model
 from rl_coordconv.tasks.toy_tasks import Task, make_task
 
-EVAL_BATCH = 32  # 16 MB of activations a layer at 64 x 64: a CPU's cache and a small GPU both like it
+EVAL_BATCH = {"cpu": 4, "cuda": 256}  # what a CPU's cache holds; what keeps a GPU busy
 
 
 @dataclass(frozen=True)
@@ -34,27 +34,27 @@ class Recipe:
     """
     How to train one kind of network.
 
-    :param learning_rate: Adam's, at the start; it falls to 0 as epochs or budget run out, whichever is first
+    :param learning_rate: Adam's, at the start; it falls to 0 as updates or budget run out, whichever is first
     :param batch_size: Samples per update
-    :param epochs: Most passes over the training split
-    :param eval_epochs: Passes between two evaluations
+    :param updates: Most updates
+    :param eval_updates: Updates between two evaluations
     :param weight_decay: L2 penalty
     """
 
     learning_rate: float
     batch_size: int
-    epochs: int
-    eval_epochs: int
+    updates: int
+    eval_updates: int
     weight_decay: float = 0.0
 
 
 RECIPES = {
-    ("classification", "coordconv"): Recipe(0.01, 64, 40, 5),
-    ("classification", "conv"): Recipe(0.005, 32, 2000, 10),
-    ("rendering", "coordconv"): Recipe(0.01, 32, 40, 5),
-    ("rendering", "conv"): Recipe(0.005, 32, 2000, 10),
-    ("regression", "coordconv"): Recipe(0.01, 32, 40, 5, 1e-5),
-    ("regression", "conv"): Recipe(0.002, 32, 500, 5),
+    ("classification", "coordconv"): Recipe(0.01, 64, 2000, 200),
+    ("classification", "conv"): Recipe(0.005, 32, 150_000, 250),
+    ("rendering", "coordconv"): Recipe(0.01, 32, 2000, 200),
+    ("rendering", "conv"): Recipe(0.005, 32, 150_000, 250),
+    ("regression", "coordconv"): Recipe(0.01, 32, 1500, 100, 1e-5),
+    ("regression", "conv"): Recipe(0.002, 32, 50_000, 250),
 }
 
 
@@ -95,7 +95,7 @@ class Evaluation:
     """
     Scores of both splits at one moment.
 
-    :param epoch: Passes over the training split so far
+    :param update: Updates so far
     :param seconds: Since training began, evaluations included
     :param train_score: Mean score of all training samples
     :param test_score: Mean score of all test samples
@@ -103,7 +103,7 @@ class Evaluation:
     :param test_errors: Error of each test sample
     """
 
-    epoch: int
+    update: int
     seconds: float
     train_score: float
     test_score: float
@@ -119,7 +119,7 @@ class Run:
     :param options: What was asked for
     :param parameters: Trained numbers in the network
     :param history: All evaluations
-    :param best: The evaluation with the best test score, the earliest of equals
+    :param best: The evaluation with the best test score; of equals, the one with the best train score
     :param examples: Test centres of the figure's examples, ``(n, 2) int64``
     :param predictions: What the network said of them at its best evaluation
     :param seconds: Wall-clock time of training, evaluations included
@@ -146,8 +146,8 @@ class Run:
             "test_score": self.best.test_score,
             "seconds": round(self.seconds, 3),
             "seconds_to_best": round(self.best.seconds, 3),
-            "epochs": self.history[-1].epoch,
-            "history": [[e.epoch, round(e.seconds, 3), e.train_score, e.test_score] for e in self.history],
+            "updates": self.history[-1].update,
+            "history": [[e.update, round(e.seconds, 3), e.train_score, e.test_score] for e in self.history],
             "versions": versions(),
         }
 
@@ -163,7 +163,7 @@ def train_run(
     recipe: Recipe | None = None,
 ) -> Run:
     """
-    Train a network until it reaches the task's goal on both splits, or its epochs or budget are spent.
+    Train a network until it reaches the task's goal on both splits, or its updates or budget are spent.
 
     :param options: What to train
     :param output: Folder that holds all runs
@@ -212,27 +212,30 @@ class _Loop:
         self.examples = test[torch.randperm(len(test), generator=generator)[:3].to(test.device)]
         self.history: list[Evaluation] = []
         self.best: Evaluation | None = None
+        self.waiting = train[:0]
         self.start = time.perf_counter()
 
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.start
 
-    def spent(self, epoch: int) -> float:
+    def spent(self, update: int) -> float:
         """The share of the run that is over, 0 to 1."""
-        return min(max(epoch / self.recipe.epochs, self.seconds / self.options.budget), 1.0)
+        return min(max(update / self.recipe.updates, self.seconds / self.options.budget), 1.0)
 
     def run(self) -> Run:
-        epoch = 0
-        while True:
-            epoch += 1
-            loss = self._epoch(epoch)
-            over = self.spent(epoch) >= 1
-            if over or epoch % self.recipe.eval_epochs == 0:
-                newest = self._evaluate(epoch, loss)
-                if over or (self.task.reached(newest.test_score) and self.task.reached(newest.train_score)):
-                    break
-            self._show(epoch)
+        update, over, losses = 0, False, torch.zeros((), device=self.train.device)
+        since = 0
+        while not over:
+            losses += self._update(self._next_batch(), self.spent(update))
+            update, since = update + 1, since + 1
+            over = self.spent(update) >= 1
+            if over or update % self.recipe.eval_updates == 0:
+                newest = self._evaluate(update, float(losses) / since)
+                losses, since = losses.zero_(), 0
+                over = over or (
+                    self.task.reached(newest.test_score) and self.task.reached(newest.train_score)
+                )
         assert self.best is not None
         return Run(
             self.options,
@@ -245,55 +248,54 @@ class _Loop:
             device_name(self.train.device),
         )
 
-    def _epoch(self, epoch: int) -> float:
-        """Pass over the training split once, or until the budget is spent, and return the mean loss."""
+    def _next_batch(self) -> Tensor:
+        """Return the next batch of an endless, always newly shuffled row of training samples."""
+        while len(self.waiting) < self.recipe.batch_size:
+            order = torch.randperm(len(self.train), device=self.train.device)
+            self.waiting = torch.cat([self.waiting, self.train[order]])
+        batch, self.waiting = self.waiting.tensor_split([self.recipe.batch_size])
+        return batch
+
+    def _update(self, batch: Tensor, spent: float) -> Tensor:
         self.model.train()
-        batches = self.train[torch.randperm(len(self.train), device=self.train.device)].split(
-            self.recipe.batch_size
-        )
-        total = torch.zeros((), device=self.train.device)
-        for done, batch in enumerate(batches):
-            spent = self.spent(epoch - 1) + done / len(batches) / self.recipe.epochs
-            if self.seconds >= self.options.budget and done:
-                return float(total) / done
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rate * max(1 - spent, 0.0)
-            loss = self.task.loss(self.model, batch)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach()
-        return float(total) / len(batches)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * (1 - spent)
+        loss = self.task.loss(self.model, batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
 
     @torch.no_grad()
-    def _evaluate(self, epoch: int, loss: float) -> Evaluation:
+    def _evaluate(self, update: int, loss: float) -> Evaluation:
         """Score all samples of both splits, and keep the best moment."""
         self.model.eval()
         (train_score, train_errors), (test_score, test_errors) = map(self._score, (self.train, self.test))
-        newest = Evaluation(epoch, self.seconds, train_score, test_score, train_errors, test_errors)
+        newest = Evaluation(update, self.seconds, train_score, test_score, train_errors, test_errors)
         self.history.append(newest)
-        if self.best is None or self.task.better(test_score, self.best.test_score):
+        if self.best is None or self._beats(newest, self.best):
             self.best = newest
             self.predictions = self.task.predict(self.model, self.examples)
-        self.writer.add_scalar("train/loss", loss, epoch)
-        self.writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], epoch)
-        self.writer.add_scalar("train/score", train_score, epoch)
-        self.writer.add_scalar("test/score", test_score, epoch)
+        self.writer.add_scalar("train/loss", loss, update)
+        self.writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], update)
+        self.writer.add_scalar("train/score", train_score, update)
+        self.writer.add_scalar("test/score", test_score, update)
+        scores = f"{self.task.score_name}: train {train_score:.3f}, test {test_score:.3f}"
+        self.progress(self.spent(update), scores)
         return newest
+
+    def _beats(self, newest: Evaluation, best: Evaluation) -> bool:
+        if newest.test_score == best.test_score:
+            return self.task.better(newest.train_score, best.train_score)
+        return self.task.better(newest.test_score, best.test_score)
 
     def _score(self, centres: Tensor) -> tuple[float, Tensor]:
         scores, errors = [], []
-        for batch in centres.split(EVAL_BATCH):
+        for batch in centres.split(EVAL_BATCH[centres.device.type]):
             prediction = self.task.predict(self.model, batch)
             scores.append(self.task.scores(prediction, batch))
             errors.append(self.task.errors(prediction, batch))
         return float(torch.cat(scores).mean()), torch.cat(errors).cpu()
-
-    def _show(self, epoch: int) -> None:
-        text = "-"
-        if self.history:
-            text = f"train {self.history[-1].train_score:.3f} test {self.history[-1].test_score:.3f}"
-        self.progress(self.spent(epoch), text)
 
 
 def device_name(device: torch.device) -> str:
