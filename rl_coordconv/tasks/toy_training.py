@@ -49,7 +49,7 @@ class Recipe:
 
 
 RECIPES = {
-    ("classification", "coordconv"): Recipe(0.01, 64, 2000, 200),
+    ("classification", "coordconv"): Recipe(0.01, 64, 2000, 100),
     ("classification", "conv"): Recipe(0.005, 32, 150_000, 250),
     ("rendering", "coordconv"): Recipe(0.01, 32, 2000, 200),
     ("rendering", "conv"): Recipe(0.005, 32, 150_000, 250),
