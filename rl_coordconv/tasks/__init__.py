@@ -1,0 +1,1 @@
+"""Tasks beside Atari: toy coordinate tasks, a GAN, digit detection."""
