@@ -5,13 +5,16 @@ Generators and discriminators for small colour images, plain and with CoordConv.
   a dense layer to 4×4, then 5×5 transposed convolutions of stride 2; the discriminator mirrors it.
 - ``coordconv``: the same networks; each transposed convolution, and the discriminator's first one, sees
   coordinates. This isolates what coordinates do.
-- ``coordconv-1x1``: the paper's CoordConv generator instead, another architecture altogether: the latent vector
-  stands at every pixel beside the coordinates, 1×1 convolutions, then two 3×3. Same discriminator as ``coordconv``.
+- ``coordconv-1x1``: the paper's CoordConv generator instead, another architecture altogether: the latent
+  vector stands at every pixel beside the coordinates, 1×1 convolutions, then two 3×3. The discriminator is
+  that of ``coordconv``.
 
 At 64 pixels and ``width`` 64 the channels are the paper's.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +63,7 @@ def upsampling_generator(image_size: int, width: int, latent: int, coordinates: 
         nn.BatchNorm2d(channels[0]),
         nn.ReLU(inplace=True),
     ]
-    for before, after in zip(channels[:-2], channels[1:-1], strict=True):
+    for before, after in itertools.pairwise(channels[:-1]):
         layers += [
             layer(before, after, 5, stride=2, padding=2, output_padding=1, bias=False),
             nn.BatchNorm2d(after),
@@ -106,8 +109,9 @@ def make_discriminator(image_size: int, width: int, coordinates: bool) -> nn.Seq
     """Return a DCGAN discriminator, with or without coordinates in its first convolution."""
     channels = widths(image_size, width)
     first = CoordConv2d if coordinates else nn.Conv2d
-    layers: list[nn.Module] = [first(3, channels[0], 5, stride=2, padding=2), nn.LeakyReLU(0.2, inplace=True)]
-    for before, after in zip(channels[:-1], channels[1:], strict=True):
+    layers: list[nn.Module] = [first(3, channels[0], 5, stride=2, padding=2)]
+    layers.append(nn.LeakyReLU(0.2, inplace=True))
+    for before, after in itertools.pairwise(channels):
         layers += [
             nn.Conv2d(before, after, 5, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(after),

@@ -1,0 +1,160 @@
+"""
+A task trained once per arm and seed, with everything that is needed to look at it afterwards.
+
+On disk, under ``<output>/<name>/``::
+
+    options.json                        the options, and the command that was typed
+    <arm>/seed<k>/events.out.tfevents.* TensorBoard: losses, measurements, sample images
+    <arm>/seed<k>/samples.npz           what the figure is drawn from
+    <arm>/seed<k>/result.json           the run's measurements; its presence says that the run is finished
+    results.json                        all runs, and means with intervals per arm
+    <name>.png                          the figure
+
+Started again with the same options, an experiment goes on with the runs that are not finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.utils import get_device
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.config import check_device
+from rl_coordconv.runs.folder import atomic_path, versions, write_text
+from rl_coordconv.tasks.progress import StepBar
+from rl_coordconv.tasks.seed_statistics import Numbers, summarise
+
+
+@dataclass
+class TaskConfig:
+    """What every task's options include; see a task's own class for what they mean."""
+
+    name: str
+    output: str = "runs"
+    seeds: int = 3
+    device: str = "auto"
+
+    @property
+    def folder(self) -> Path:
+        """Where the experiment lives: ``<output>/<name>``."""
+        return Path(self.output) / self.name
+
+    def check(self) -> None:
+        """
+        Refuse options that no task can run with.
+
+        :raises UserError: An integer option is below 1, the device or the folder is not there to use
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 1:
+                raise UserError(f"{field.name} is {value}: it must be 1 or more")
+        check_device(self.device)
+        if not self.name or Path(self.name).name != self.name:
+            raise UserError(f"name '{self.name}' must be a folder name")
+        self._check_folder()
+
+    def _check_folder(self) -> None:
+        options = self.folder / "options.json"
+        if options.is_file():
+            if json.loads(options.read_text(encoding="utf-8"))["options"] != dataclasses.asdict(self):
+                raise UserError(
+                    f"'{self.folder}' holds an experiment with other options (see its options.json): "
+                    "choose another --name or --output"
+                )
+        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise UserError(f"'{self.folder}' is not empty: choose another --name or --output")
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    What a training is handed.
+
+    :param arm: Which networks
+    :param seed: Of initial weights, data and sampling
+    :param device: Where to train
+    :param writer: TensorBoard
+    :param bar: Progress bar, to be advanced once per training step
+    """
+
+    arm: str
+    seed: int
+    device: torch.device
+    writer: SummaryWriter
+    bar: StepBar
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a training gives back.
+
+    :param numbers: Measurements; None where there was nothing to measure
+    :param samples: Arrays for the figure, stored without pickle
+    """
+
+    numbers: Numbers
+    samples: dict[str, np.ndarray]
+
+
+Train = Callable[[Run], Outcome]
+
+
+def run_experiment(config: TaskConfig, arms: Sequence[str], steps: int, train: Train) -> dict[str, Any]:
+    """
+    Train all arms with all seeds, and write ``results.json``.
+
+    :param config: Checked options
+    :param arms: Arms, the baseline first
+    :param steps: Training steps of one run, for the progress bar
+    :param train: Trains one run
+    :return: What ``results.json`` holds
+    """
+    config.folder.mkdir(parents=True, exist_ok=True)
+    options = {"options": dataclasses.asdict(config), "command": f"python {' '.join(sys.argv)}"}
+    write_text(config.folder / "options.json", json.dumps(options, indent=2) + "\n")
+    runs = {
+        arm: {seed: _run(config, arm, seed, steps, train) for seed in range(1, config.seeds + 1)}
+        for arm in arms
+    }
+    results = {**options, "versions": versions(), "runs": runs, "summary": summarise(runs)}
+    write_text(config.folder / "results.json", json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def _run(config: TaskConfig, arm: str, seed: int, steps: int, train: Train) -> Numbers:
+    folder = config.folder / arm / f"seed{seed}"
+    result = folder / "result.json"
+    if result.is_file():
+        numbers: Numbers = json.loads(result.read_text(encoding="utf-8"))
+        return numbers
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("events.out.tfevents.*"):
+        stale.unlink()
+    torch.manual_seed(seed)
+    start = time.monotonic()
+    with SummaryWriter(str(folder)) as writer, StepBar(steps, f"{arm}/seed{seed}") as bar:
+        outcome = train(Run(arm, seed, get_device(config.device), writer, bar))
+    with atomic_path(folder / "samples.npz") as temporary:
+        np.savez_compressed(temporary, **outcome.samples)  # type: ignore[arg-type]
+    numbers = {**outcome.numbers, "seconds": round(time.monotonic() - start, 1)}
+    write_text(result, json.dumps(numbers, indent=2) + "\n")
+    return numbers
+
+
+def load_samples(folder: Path, arm: str, seed: int = 1) -> dict[str, np.ndarray]:
+    """Return the arrays that a finished run kept for the figure."""
+    with np.load(folder / arm / f"seed{seed}" / "samples.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
