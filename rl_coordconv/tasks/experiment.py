@@ -50,6 +50,10 @@ class TaskConfig:
         """Where the experiment lives: ``<output>/<name>``."""
         return Path(self.output) / self.name
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as JSON has them."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in vars(self).items()}
+
     def check(self) -> None:
         """
         Refuse options that no task can run with.
@@ -58,7 +62,7 @@ class TaskConfig:
         """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and value < 1:
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise UserError(f"{field.name} is {value}: it must be 1 or more")
         check_device(self.device)
         if not self.name or Path(self.name).name != self.name:
@@ -68,7 +72,7 @@ class TaskConfig:
     def _check_folder(self) -> None:
         options = self.folder / "options.json"
         if options.is_file():
-            if json.loads(options.read_text(encoding="utf-8"))["options"] != dataclasses.asdict(self):
+            if json.loads(options.read_text(encoding="utf-8"))["options"] != self.to_dict():
                 raise UserError(
                     f"'{self.folder}' holds an experiment with other options (see its options.json): "
                     "choose another --name or --output"
@@ -112,7 +116,9 @@ class Outcome:
 Train = Callable[[Run], Outcome]
 
 
-def run_experiment(config: TaskConfig, arms: Sequence[str], steps: int, train: Train) -> dict[str, Any]:
+def run_experiment(
+    config: TaskConfig, arms: Sequence[str], steps: int, train: Train, facts: dict[str, Any]
+) -> dict[str, Any]:
     """
     Train all arms with all seeds, and write ``results.json``.
 
@@ -120,16 +126,17 @@ def run_experiment(config: TaskConfig, arms: Sequence[str], steps: int, train: T
     :param arms: Arms, the baseline first
     :param steps: Training steps of one run, for the progress bar
     :param train: Trains one run
+    :param facts: What else belongs into ``results.json``, e.g. numbers of parameters
     :return: What ``results.json`` holds
     """
     config.folder.mkdir(parents=True, exist_ok=True)
-    options = {"options": dataclasses.asdict(config), "command": f"python {' '.join(sys.argv)}"}
+    options = {"options": config.to_dict(), "command": f"python {' '.join(sys.argv)}"}
     write_text(config.folder / "options.json", json.dumps(options, indent=2) + "\n")
     runs = {
         arm: {seed: _run(config, arm, seed, steps, train) for seed in range(1, config.seeds + 1)}
         for arm in arms
     }
-    results = {**options, "versions": versions(), "runs": runs, "summary": summarise(runs)}
+    results = {**options, **facts, "versions": versions(), "runs": runs, "summary": summarise(runs)}
     write_text(config.folder / "results.json", json.dumps(results, indent=2) + "\n")
     return results
 

@@ -26,21 +26,28 @@ ARMS = ("plain", "coordconv", "coordconv-1x1")
 IMAGE_SIZES = (16, 32, 64, 128)
 
 
+def check_image_size(image_size: int) -> None:
+    """
+    Refuse sizes that do not double from 4 pixels.
+
+    :param image_size: Height and width in pixels
+    :raises UserError: It is not one of :data:`IMAGE_SIZES`
+    """
+    if image_size not in IMAGE_SIZES:
+        raise UserError(f"image_size is {image_size}: it must be one of {', '.join(map(str, IMAGE_SIZES))}")
+
+
 def build_gan(arm: str, image_size: int, width: int, latent: int) -> tuple[nn.Module, nn.Module]:
     """
     Make both networks of an arm, with DCGAN's initial weights.
 
     :param arm: One of :data:`ARMS`
-    :param image_size: Height and width of the images
+    :param image_size: Height and width of the images, one of :data:`IMAGE_SIZES`
     :param width: Channels of the layers next to the image; they double towards 4×4
     :param latent: Numbers in a latent vector
     :return: Generator ``(batch, latent) -> (batch, 3, size, size)`` in [-1, 1], and discriminator
         ``(batch, 3, size, size) -> (batch,)`` logits
-    :raises UserError: The image size is not one of :data:`IMAGE_SIZES`
     """
-    if image_size not in IMAGE_SIZES:
-        allowed = ", ".join(map(str, IMAGE_SIZES))
-        raise UserError(f"image_size is {image_size}: it must be one of {allowed}")
     coordinates = arm != "plain"
     generator: nn.Module
     if arm == "coordconv-1x1":

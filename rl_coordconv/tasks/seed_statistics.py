@@ -60,15 +60,22 @@ def mean_interval(values: Sequence[float | None]) -> tuple[float | None, list[fl
 
 
 def print_table(results: dict[str, Any], title: str, measurements: Sequence[str]) -> None:
-    """Print mean and interval per arm, and the paired gain over the baseline below."""
-    seeds = results["options"]["seeds"]
-    table = Table("", *measurements, title=f"{title} ({seeds} seeds, mean and 95 % interval)")
-    for arm, entries in results["summary"].items():
-        table.add_row(arm, *(_cell(entries[key], "mean", "interval") for key in measurements))
-    for arm, entries in results["summary"].items():
-        if arm != BASELINE:
-            cells = (_cell(entries[key], "gain", "gain_interval", "+") for key in measurements)
-            table.add_row(f"{arm} − {BASELINE}", *cells)
+    """
+    Print means and intervals, a column per arm and one per paired gain over the baseline.
+
+    :param results: Of an experiment
+    :param title: Above the table
+    :param measurements: Rows
+    """
+    summary, seeds = results["summary"], results["options"]["seeds"]
+    others = [arm for arm in summary if arm != BASELINE]
+    gains = [f"{arm} − {BASELINE}" for arm in others]
+    table = Table("", *summary, *gains, title=f"{title}; {seeds} seeds: mean and 95 % interval")
+    for key in measurements:
+        means = [_cell(summary[arm][key], "mean", "interval") for arm in summary]
+        table.add_row(
+            key, *means, *(_cell(summary[arm][key], "gain", "gain_interval", "+") for arm in others)
+        )
     Console().print(table)
 
 
@@ -76,5 +83,6 @@ def _cell(entry: dict[str, Any], mean: str, interval: str, sign: str = "") -> st
     if entry[mean] is None:
         return "–"
     bounds = entry[interval]
-    low_high = f"\n[{bounds[0]:{sign}.3f}, {bounds[1]:{sign}.3f}]" if bounds else ""
-    return f"{entry[mean]:{sign}.3f}{low_high.replace('[', chr(92) + '[')}"
+    # The backslash keeps rich from reading the interval as markup.
+    low_high = f"\n\\[{bounds[0]:{sign}.3f}, {bounds[1]:{sign}.3f}]" if bounds else ""
+    return f"{entry[mean]:{sign}.3f}{low_high}"
