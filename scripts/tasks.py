@@ -4,8 +4,8 @@ The paper's other evidence: does CoordConv help a GAN, and a digit detector?
 python scripts/tasks.py gan --seeds 3
 python scripts/tasks.py detect --seeds 3 --digits path/to/mnist
 
-On disk afterwards: ``runs/gan/`` or ``runs/detection/`` with ``results.json``, a figure, and a TensorBoard run
-per arm and seed. Started again with the same options, it continues what was not finished.
+On disk afterwards: ``runs/gan/`` or ``runs/detection/`` with ``results.json``, a figure, and a TensorBoard
+run per arm and seed. Started again with the same options, it continues what was not finished.
 """
 
 from __future__ import annotations
