@@ -29,10 +29,14 @@ def main(args: Sequence[str]) -> None:
         return
     task = choose("task", args[0], TASKS)
     prog = f"tasks.py {task}"
-    if task == "gan":
-        folder = run_gan(parse_dataclass(GanConfig, args[1:], prog))
-    else:
-        folder = run_detection(parse_dataclass(DetectionConfig, args[1:], prog))
+    try:
+        if task == "gan":
+            folder = run_gan(parse_dataclass(GanConfig, args[1:], prog))
+        else:
+            folder = run_detection(parse_dataclass(DetectionConfig, args[1:], prog))
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on with the runs that are not finished", file=sys.stderr)
+        raise SystemExit(130) from None
     figure = folder / f"{folder.name}.png"
     print(f"wrote {folder / 'results.json'} and {figure}\n  tensorboard --logdir {folder}")
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rl_coordconv.errors import UserError
 from rl_coordconv.tasks.detection_metrics import best_iou, matched_numbers, mean_average_precision
-from rl_coordconv.tasks.detector import ARMS, Detections, Detector
+from rl_coordconv.tasks.detector import ARMS, DETECTIONS, Detections, Detector
 from rl_coordconv.tasks.digit_images import Digits, load_digits
 from rl_coordconv.tasks.experiment import Outcome, Run, TaskConfig, run_experiment
 from rl_coordconv.tasks.scattered_digits import Canvases, check_canvas, make_canvases
@@ -58,6 +59,10 @@ class DetectionConfig(TaskConfig):
     def check(self) -> None:
         """Refuse options that cannot be run, before anything is written."""
         super().check()
+        if self.per_canvas > DETECTIONS:
+            raise UserError(
+                f"per_canvas is {self.per_canvas}: the detector finds {DETECTIONS} digits at most"
+            )
         check_canvas(self.canvas_size, self.per_canvas)
 
     @property
@@ -92,8 +97,7 @@ def train_detector(config: DetectionConfig, digits: tuple[Digits, Digits], run: 
             if step % 20 == 0:
                 for key, value in losses.items():
                     run.writer.add_scalar(f"loss/{key}", value, step)
-            if run.bar.due():
-                run.bar.show(f"loss {total.item():.3f}")
+            run.show_progress(step, "loss {:.3f}", total)
         numbers, detections = measure(detector, test, run.device)
         log(run, step, numbers, test, detections)
     samples = {

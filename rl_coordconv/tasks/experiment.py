@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.utils import get_device
+from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.config import check_device
-from rl_coordconv.runs.folder import atomic_path, versions, write_text
+from rl_coordconv.runs.folder import RunFolder, atomic_path, versions, write_text
 from rl_coordconv.tasks.progress import StepBar
 from rl_coordconv.tasks.seed_statistics import Numbers, summarise
 
@@ -58,21 +59,28 @@ class TaskConfig:
         """
         Refuse options that no task can run with.
 
-        :raises UserError: An integer option is below 1, the device or the folder is not there to use
+        :raises UserError: A number is out of range, the device or the folder is not there to use
         """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise UserError(f"{field.name} is {value}: it must be 1 or more")
+            # The only fractions among the options are learning rates.
+            if isinstance(value, float) and not 0 < value < 1:
+                raise UserError(f"{field.name} is {value}: it must be above 0 and below 1")
         check_device(self.device)
         if not self.name or Path(self.name).name != self.name:
             raise UserError(f"name '{self.name}' must be a folder name")
         self._check_folder()
 
     def _check_folder(self) -> None:
-        options = self.folder / "options.json"
-        if options.is_file():
-            if json.loads(options.read_text(encoding="utf-8"))["options"] != self.to_dict():
+        file = self.folder / "options.json"
+        if file.is_file():
+            try:
+                same = json.loads(file.read_text(encoding="utf-8"))["options"] == self.to_dict()
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"'{file}' is damaged: remove the folder or choose another --name") from None
+            if not same:
                 raise UserError(
                     f"'{self.folder}' holds an experiment with other options (see its options.json): "
                     "choose another --name or --output"
@@ -98,6 +106,24 @@ class Run:
     device: torch.device
     writer: SummaryWriter
     bar: StepBar
+
+    def show_progress(self, step: int, text: str, *losses: Tensor) -> None:
+        """
+        Count a training step and, now and then, show it.
+
+        :param step: Step just done
+        :param text: Names of the losses, with a ``{:.3f}`` for each
+        :param losses: Read only when shown, which makes a GPU wait
+        :raises UserError: A loss is infinite or no number
+        """
+        if not self.bar.due():
+            return
+        values = [loss.item() for loss in losses]
+        self.bar.show(text.format(*values))
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{self.arm}/seed{self.seed} diverged: loss {values} at step {step}; lower the learning rate"
+            )
 
 
 @dataclass(frozen=True)
@@ -129,13 +155,17 @@ def run_experiment(
     :param facts: What else belongs into ``results.json``, e.g. numbers of parameters
     :return: What ``results.json`` holds
     """
-    config.folder.mkdir(parents=True, exist_ok=True)
     options = {"options": config.to_dict(), "command": f"python {' '.join(sys.argv)}"}
-    write_text(config.folder / "options.json", json.dumps(options, indent=2) + "\n")
-    runs = {
-        arm: {seed: _run(config, arm, seed, steps, train) for seed in range(1, config.seeds + 1)}
-        for arm in arms
-    }
+    try:
+        config.folder.mkdir(parents=True, exist_ok=True)
+        write_text(config.folder / "options.json", json.dumps(options, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"folder '{config.folder}' cannot be made: {error}") from None
+    with RunFolder(config.folder).lock():
+        runs = {
+            arm: {seed: _run(config, arm, seed, steps, train) for seed in range(1, config.seeds + 1)}
+            for arm in arms
+        }
     results = {**options, **facts, "versions": versions(), "runs": runs, "summary": summarise(runs)}
     write_text(config.folder / "results.json", json.dumps(results, indent=2) + "\n")
     return results

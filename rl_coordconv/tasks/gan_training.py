@@ -63,9 +63,6 @@ class GanConfig(TaskConfig):
         """Refuse options that cannot be run, before anything is written."""
         super().check()
         check_image_size(self.image_size)
-        for name in ("lr_generator", "lr_discriminator"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be above 0 and below 1")
         if self.batch_size < 2:
             raise UserError("batch_size is 1: batch normalisation needs 2 or more images")
         if self.eval_images < SAMPLES_SHOWN:
@@ -152,8 +149,7 @@ def train_gan(config: GanConfig, run: Run) -> Outcome:
     for step in range(1, config.steps + 1):
         real = render(scenes[torch.randint(len(scenes), (config.batch_size,), device=run.device)])
         loss_d, loss_g = gan.step(real)
-        if run.bar.due():
-            run.bar.show(f"loss D {loss_d.item():.2f}  G {loss_g.item():.2f}")
+        run.show_progress(step, "loss D {:.2f}  G {:.2f}", loss_d, loss_g)
         if step % 50 == 0:
             run.writer.add_scalar("loss/discriminator", loss_d, step)
             run.writer.add_scalar("loss/generator", loss_g, step)
