@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -69,8 +70,8 @@ class TaskConfig:
             if isinstance(value, float) and not 0 < value < 1:
                 raise UserError(f"{field.name} is {value}: it must be above 0 and below 1")
         check_device(self.device)
-        if not self.name or Path(self.name).name != self.name:
-            raise UserError(f"name '{self.name}' must be a folder name")
+        if not re.fullmatch(r"[\w.+-]+", self.name) or set(self.name) <= {"."}:
+            raise UserError(f"name '{self.name}' must be a folder name: letters, digits and . _ + -")
         self._check_folder()
 
     def _check_folder(self) -> None:
