@@ -10,7 +10,8 @@ On disk, under ``<output>/<name>/``::
     results.json                        all runs, and means with intervals per arm
     <name>.png                          the figure
 
-Started again with the same options, an experiment goes on with the runs that are not finished.
+Started again with the same options, an experiment goes on with the runs that are not finished. Seeds may be
+added, and the device may be another.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class TaskConfig:
         file = self.folder / "options.json"
         if file.is_file():
             try:
-                same = json.loads(file.read_text(encoding="utf-8"))["options"] == self.to_dict()
+                kept = json.loads(file.read_text(encoding="utf-8"))["options"]
+                same = {**kept, "seeds": self.seeds, "device": self.device} == self.to_dict()
             except (ValueError, KeyError, TypeError):
                 raise UserError(f"'{file}' is damaged: remove the folder or choose another --name") from None
             if not same:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 Script = Callable[..., int]
 Curves = Callable[[Path], dict[str, list[tuple[int, float]]]]
@@ -15,11 +17,18 @@ GAN = (
     "--image-size 16 --width 4 --latent 8 --images 64 --batch-size 8 "
     "--steps 4 --eval-every 2 --eval-images 64"
 )
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+]
 DETECT = "--train-canvases 8 --test-canvases 4 --width 4 --epochs 1 --batch-size 4"
 
 
-def test_gan_leaves_results_figure_and_tensorboard(script: Script, curves: Curves, tmp_path: Path) -> None:
-    options = [*GAN.split(), "--seeds", "2", "--paper-generator", "--device", "cpu"]
+@pytest.mark.parametrize("device", DEVICES)
+def test_gan_leaves_results_figure_and_tensorboard(
+    script: Script, curves: Curves, tmp_path: Path, device: str
+) -> None:
+    options = [*GAN.split(), "--seeds", "2", "--paper-generator", "--device", device]
     assert script("tasks", "gan", *options) == 0
     folder = tmp_path / "runs" / "gan"
     results = json.loads((folder / "results.json").read_text())
@@ -38,10 +47,11 @@ def test_gan_leaves_results_figure_and_tensorboard(script: Script, curves: Curve
     assert json.loads((folder / "results.json").read_text())["runs"] == results["runs"]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 def test_detection_leaves_results_figure_and_tensorboard(
-    script: Script, curves: Curves, tmp_path: Path
+    script: Script, curves: Curves, tmp_path: Path, device: str
 ) -> None:
-    assert script("tasks", "detect", *DETECT.split(), "--seeds", "1", "--device", "cpu") == 0
+    assert script("tasks", "detect", *DETECT.split(), "--seeds", "1", "--device", device) == 0
     folder = tmp_path / "runs" / "detection"
     results = json.loads((folder / "results.json").read_text())
     assert set(results["runs"]) == {"plain", "coordconv"}
@@ -93,12 +103,16 @@ def test_a_folder_that_is_not_idx_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
-def test_other_options_in_the_same_folder_are_refused(
+def test_seeds_may_be_added_but_other_options_are_refused(
     script: Script, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert script("tasks", "detect", *DETECT.split(), "--seeds", "1") == 0
+    first = (tmp_path / "runs" / "detection" / "plain" / "seed1" / "result.json").read_bytes()
+    assert script("tasks", "detect", *DETECT.split(), "--seeds", "2") == 0
+    assert (tmp_path / "runs" / "detection" / "plain" / "seed1" / "result.json").read_bytes() == first
+    assert (tmp_path / "runs" / "detection" / "coordconv" / "seed2" / "result.json").is_file()
     results = (tmp_path / "runs" / "detection" / "results.json").read_bytes()
-    assert script("tasks", "detect", *DETECT.split(), "--seeds", "2") == 2
+    assert script("tasks", "detect", *DETECT.split(), "--lr", "0.01") == 2
     assert "holds an experiment with other options" in capsys.readouterr().err
     assert (tmp_path / "runs" / "detection" / "results.json").read_bytes() == results
 
@@ -113,3 +127,16 @@ def test_folders_of_others_are_refused(
     (tmp_path / "file").write_text("")
     assert script("tasks", "gan", "--output", "file") == 2
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    script: Script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("rl_coordconv.tasks", "pycocotools"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    assert script("tasks", "detect") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: pycocotools")
+    assert "pip install 'rl-coordconv[tasks]'" in error
+    assert not list(tmp_path.iterdir())
