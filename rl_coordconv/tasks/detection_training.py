@@ -42,7 +42,7 @@ class DetectionConfig(TaskConfig):
         width: Channels of the first convolution (32 in the paper)
         epochs: Passes through the training canvases
         batch_size: Canvases per training step (1 in the paper)
-        lr: Adam's learning rate
+        lr: Adam's learning rate at the start; it falls to 0 along a cosine
     """
 
     name: str = "detection"
@@ -52,7 +52,7 @@ class DetectionConfig(TaskConfig):
     train_canvases: int = 9_000
     test_canvases: int = 1_000
     width: int = 16
-    epochs: int = 2
+    epochs: int = 3
     batch_size: int = 16
     lr: float = 1e-3
 
@@ -85,6 +85,8 @@ def train_detector(config: DetectionConfig, digits: tuple[Digits, Digits], run: 
     test = make_canvases(digits[1], config.test_canvases, *sizes, run.seed + TEST_SEED_STEP)
     detector = Detector(config.canvas_size, config.width, run.arm == "coordconv").to(run.device)
     optimiser = torch.optim.Adam(detector.parameters(), config.lr)
+    # At a constant rate boxes keep jumping by a pixel from step to step, which hides what arms differ by.
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
     step = 0
     for _ in range(config.epochs):
         for batch in torch.randperm(len(canvases)).split(config.batch_size):
@@ -93,6 +95,7 @@ def train_detector(config: DetectionConfig, digits: tuple[Digits, Digits], run: 
             optimiser.zero_grad(set_to_none=True)
             total.backward()
             optimiser.step()
+            schedule.step()
             step += 1
             if step % 20 == 0:
                 for key, value in losses.items():
