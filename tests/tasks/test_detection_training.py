@@ -101,7 +101,7 @@ def test_losses_fall_on_a_few_canvases(digits: tuple[Digits, Digits], coordinate
 
 @pytest.mark.slow
 def test_a_short_training_finds_digits_and_logs_them(digits: tuple[Digits, Digits], tmp_path: Path) -> None:
-    config = DetectionConfig(train_canvases=1200, test_canvases=100, width=8, epochs=2, lr=3e-3)
+    config = DetectionConfig(train_canvases=1200, test_canvases=100, width=8, epochs=2, batch_size=6, lr=3e-3)
     torch.manual_seed(1)
     untrained = measure(Detector(64, 8, True), make_canvases(digits[1], 100, 64, 5, 9), CPU)[0]
     with SummaryWriter(str(tmp_path)) as writer, StepBar(config.steps, "test") as bar:
@@ -109,6 +109,8 @@ def test_a_short_training_finds_digits_and_logs_them(digits: tuple[Digits, Digit
     assert outcome.numbers["map50"] is not None
     assert untrained["map50"] is not None
     assert outcome.numbers["map50"] > untrained["map50"] + 0.1
+    assert outcome.numbers["proposal_iou"] is not None
+    assert outcome.numbers["proposal_iou"] > 0.3
     assert outcome.samples["images"].shape == (8, 64, 64)
     assert any(tmp_path.glob("events.out.tfevents.*"))
 
