@@ -34,11 +34,11 @@ class Recipe:
     """
     How to train one kind of network.
 
-    :param learning_rate: Adam's, at the start; it falls to 0 as updates or budget run out, whichever is first
+    :param learning_rate: AdamW's, at the start; it falls to 0 as updates or budget run out, whichever is first
     :param batch_size: Samples per update
     :param updates: Most updates
     :param eval_updates: Updates between two evaluations
-    :param weight_decay: L2 penalty
+    :param weight_decay: AdamW's. Without it one CoordConv classifier in eight fits the training quadrants only
     """
 
     learning_rate: float
@@ -50,7 +50,7 @@ class Recipe:
 
 # Learning rates of the plain networks: the best test score of 0.001 to 0.1 after a short run at 32 x 32.
 RECIPES = {
-    ("classification", "coordconv"): Recipe(0.01, 64, 2000, 100),
+    ("classification", "coordconv"): Recipe(0.01, 64, 20_000, 100, 0.5),
     ("classification", "conv"): Recipe(0.05, 32, 150_000, 250),
     ("rendering", "coordconv"): Recipe(0.01, 32, 2000, 200),
     ("rendering", "conv"): Recipe(0.01, 32, 150_000, 250),
@@ -206,7 +206,7 @@ class _Loop:
     ) -> None:
         self.options, self.recipe, self.task, self.model = options, recipe, task, model
         self.train, self.test, self.writer, self.progress = train, test, writer, progress
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = torch.optim.AdamW(
             model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         generator = torch.Generator().manual_seed(options.seed)
