@@ -31,17 +31,18 @@ def default_slots(n_jobs: int) -> int:
     return max(1, min(n_jobs, cores // 2, sum(size // GPU_BYTES_PER_RUN for size in free)))
 
 
-def slot_environment(slot: int, slots: int) -> dict[str, str]:
+def slot_environment(slot: int, slots: int, device: str) -> dict[str, str]:
     """
     Return the variables that give a slot its share of the machine.
 
     :param slot: Its number, from 0
     :param slots: How many there are
+    :param device: The run's device; ``cuda:1`` means that GPU, whatever the slot
     """
     threads = max(1, (os.cpu_count() or 1) // slots)
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     gpus = torch.cuda.device_count()
-    if gpus > 1:
+    if gpus > 1 and device in ("auto", "cuda"):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(gpu) for gpu in range(gpus)]
         environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
@@ -67,7 +68,7 @@ def run_local(jobs: list[Job], slots: int, show: Show, stop: threading.Event) ->
             return JobResult("stopped")
         slot = free.get()
         try:
-            return run_job(job, slot_environment(slot, slots), stop)
+            return run_job(job, slot_environment(slot, slots, job.config.device), stop)
         finally:
             free.put(slot)
 
@@ -80,6 +81,7 @@ def run_local(jobs: list[Job], slots: int, show: Show, stop: threading.Event) ->
         except BaseException:
             stop.set()
             raise
+    show(_results(futures))
     return _results(futures)
 
 
