@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -10,6 +11,8 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.a2c import A2C
+from agents.ppo import PPO
 from rl_coordconv.extractors import CoordConvImpalaCNN, CoordConvNatureCNN
 from rl_coordconv.runs.config import RunConfig
 
@@ -20,44 +23,29 @@ def build(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
 
     :param config: Validated config
     :param env: Its training environments
+    :raises UserError: The config is strict, and this machine cannot do what it asks for
     """
-    from stable_baselines3 import A2C, PPO
-
-    common: dict[str, Any] = {
-        "device": config.device,
-        "seed": config.seed,
-        "policy_kwargs": policy_kwargs(config),
-    }
-    if config.algo == "ppo":
-        ppo = config.ppo
-        return PPO(
-            "CnnPolicy",
-            env,
-            learning_rate=schedule(ppo.learning_rate, ppo.learning_rate_schedule),
-            n_steps=ppo.n_steps,
-            batch_size=ppo.batch_size,
-            n_epochs=ppo.n_epochs,
-            gamma=ppo.gamma,
-            gae_lambda=ppo.gae_lambda,
-            clip_range=schedule(ppo.clip_range, ppo.clip_range_schedule),
-            ent_coef=ppo.ent_coef,
-            vf_coef=ppo.vf_coef,
-            max_grad_norm=ppo.max_grad_norm,
-            **common,
-        )
-    a2c = config.a2c
-    return A2C(
+    algorithm: Any = PPO if config.algo == "ppo" else A2C
+    return algorithm(
         "CnnPolicy",
         env,
-        learning_rate=schedule(a2c.learning_rate, a2c.learning_rate_schedule),
-        n_steps=a2c.n_steps,
-        gamma=a2c.gamma,
-        gae_lambda=a2c.gae_lambda,
-        ent_coef=a2c.ent_coef,
-        vf_coef=a2c.vf_coef,
-        max_grad_norm=a2c.max_grad_norm,
-        **common,
+        **sb3_arguments(config),
+        precision=config.precision,
+        compile=config.compile,
+        channels_last=config.channels_last,
+        buffer=config.buffer,
+        strict=config.strict,
     )
+
+
+def sb3_arguments(config: RunConfig) -> dict[str, Any]:
+    """Return what SB3's own ``PPO`` or ``A2C`` would be given for a config."""
+    values = dataclasses.asdict(config.hyperparameters)
+    values.pop("rms_prop_eps", None)
+    for name in ("learning_rate", "clip_range"):
+        if name in values:
+            values[name] = schedule(values[name], values.pop(f"{name}_schedule"))
+    return {**values, "device": config.device, "seed": config.seed, "policy_kwargs": policy_kwargs(config)}
 
 
 def schedule(value: float, name: str) -> float | LinearSchedule:

@@ -143,3 +143,20 @@ def parse_dataclass(config_class: type[T], args: Sequence[str], prog: str) -> T:
     parser.add_class_arguments(config_class, as_positional=True)
     values = parser.parse_dashed(args, config_class)
     return config_class(**{name: value for name, value in vars(values).items() if name != "print_config"})
+
+
+def gather_list(args: Sequence[str], option: str) -> list[str]:
+    """
+    Return arguments with ``--seeds 1 2 3`` as ``--seeds=[1,2,3]``, the form that jsonargparse reads.
+
+    :param args: Command-line arguments
+    :param option: The option that takes a list
+    """
+    args = list(args)
+    if option not in args:
+        return args
+    start = args.index(option) + 1
+    values = list(itertools.takewhile(lambda arg: not arg.startswith("--"), args[start:]))
+    if len(values) == 1 and values[0].startswith("["):
+        return args
+    return [*args[: start - 1], f"{option}=[{','.join(values)}]", *args[start + len(values) :]]

@@ -372,3 +372,21 @@ def test_onnx_export_runs_the_same(layer_class, tmp_path):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     [out] = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     torch.testing.assert_close(torch.from_numpy(out), layer(images).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_gradients_in_channels_last(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d]) -> None:
+    torch.manual_seed(0)
+    layer = layer_class(3, 8, 3, stride=2).double()
+    images = torch.randn(5, 3, 9, 11, dtype=torch.float64)
+    grads = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        layer.to(memory_format=memory_format)  # type: ignore[call-overload]
+        layer.zero_grad()
+        leaf = images.clone(memory_format=memory_format).requires_grad_()
+        out = layer(leaf)
+        out.square().sum().backward()
+        assert out.is_contiguous(memory_format=memory_format)
+        grads.append((out, leaf.grad, layer.weight.grad.clone(), layer.bias.grad.clone()))
+    for plain, last in zip(*grads, strict=True):
+        torch.testing.assert_close(plain, last, rtol=1e-12, atol=1e-12)

@@ -59,6 +59,7 @@ class BatchedAtariVecEnv(VecEnv):
         self.clip_reward = clip_reward
         self.terminal_on_life_loss = terminal_on_life_loss
         self._waiting = False
+        self._owed = False  # whether the emulators may still owe an answer; after Ctrl-C, nobody knows
         self._closed = False
         self._observations = np.zeros((n_envs, *shape), dtype=np.uint8)
         super().__init__(
@@ -80,6 +81,10 @@ class BatchedAtariVecEnv(VecEnv):
         """
 
     @abstractmethod
+    def _replace_emulators(self) -> None:
+        """Free the emulators, even with a step under way, and make new ones."""
+
+    @abstractmethod
     def _send(self, actions: np.ndarray) -> None:
         """
         Set the emulators going; must not wait for them.
@@ -99,8 +104,12 @@ class BatchedAtariVecEnv(VecEnv):
         """
         if self._waiting:  # SB3: a step under way is cancelled
             self.step_wait()
+        if self._owed:  # they crash if asked again before they have answered
+            self._replace_emulators()
         seeds = None if self._seeds[0] is None else [int(seed) for seed in self._seeds]  # type: ignore[arg-type]
+        self._owed = True
         observations, lives = self._start(seeds)
+        self._owed = False
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [{} for _ in range(self.num_envs)]
@@ -114,6 +123,8 @@ class BatchedAtariVecEnv(VecEnv):
         Set the emulators going with these actions; they run while Python does other things.
 
         :param actions: (n,) integers
+        :raises ValueError: An action that the game does not have, or a wrong number of them
+        :raises RuntimeError: A step is under way, or was cut short by Ctrl-C
         """
         actions = np.asarray(actions).reshape(-1)
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
@@ -121,6 +132,9 @@ class BatchedAtariVecEnv(VecEnv):
             raise ValueError(
                 f"actions must be {self.num_envs} integers from 0 to {n_actions - 1}, got {actions.tolist()}"
             )
+        if self._owed:
+            raise RuntimeError("the last step has not ended: call step_wait(), or after Ctrl-C reset()")
+        self._owed = True
         self._send(actions.astype(np.int32, copy=False))
         self._waiting = True
 
@@ -134,6 +148,7 @@ class BatchedAtariVecEnv(VecEnv):
         # First: Ctrl-C raises as soon as the emulators have answered, and their answer is then gone.
         self._waiting = False
         batch = self._receive()
+        self._owed = False
         self._returns += batch.rewards
         self._lengths += 1
         self._frames += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
@@ -40,7 +42,8 @@ class NativeAtariVecEnv(BatchedAtariVecEnv):
         max_frames: int,
         num_threads: int,
     ) -> None:
-        self._emulators = AtariVectorEnv(
+        self._make_emulators = partial(
+            AtariVectorEnv,
             rom_name(game),
             n_envs,
             num_threads=num_threads,
@@ -54,6 +57,7 @@ class NativeAtariVecEnv(BatchedAtariVecEnv):
             noop_max=noop_max,
             reward_clipping=False,
         )
+        self._emulators = self._make_emulators()
         n_actions = len(self._emulators.ale.get_action_set())
         super().__init__(n_envs, n_actions, clip_reward, terminal_on_life_loss)
 
@@ -62,6 +66,9 @@ class NativeAtariVecEnv(BatchedAtariVecEnv):
         seed = None if seeds is None else np.asarray(seeds, dtype=np.int64) % 2**31
         observations, info = self._emulators.reset(seed=seed)
         return observations, info["lives"]
+
+    def _replace_emulators(self) -> None:
+        self._emulators = self._make_emulators()  # the old ones' destructor waits for their step
 
     def _send(self, actions: np.ndarray) -> None:
         self._emulators.send(actions)

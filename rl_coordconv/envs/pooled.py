@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,10 +80,13 @@ class EnvPoolAtariVecEnv(BatchedAtariVecEnv):
 
     def _start(self, seeds: list[int] | None) -> tuple[np.ndarray, np.ndarray]:
         if seeds is not None:
-            self._pool.close()
-            self._pool = self._make_pool(seeds[0] % (2**31 - self.num_envs))
+            self._replace_emulators(seeds[0] % (2**31 - self.num_envs))
         observations, info = self._pool.reset()
         return observations, info["lives"]
+
+    def _replace_emulators(self, seed: int | None = None) -> None:
+        old, self._pool = self._pool, self._make_pool(secrets.randbits(30) if seed is None else seed)
+        old.close()
 
     def _send(self, actions: np.ndarray) -> None:
         self._pool.send(actions)

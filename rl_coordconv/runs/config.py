@@ -107,6 +107,11 @@ class RunConfig:
         eval_episodes: Full games per evaluation
         checkpoint_freq: Steps between two checkpoints
         keep_checkpoints: How many of the newest checkpoints stay
+        precision: Of the features extractor: fp32, or bf16 where the machine is faster with it
+        compile: Compile the features extractor (on CUDA as CUDA graphs)
+        channels_last: Convolve in the channels_last memory format
+        buffer: Where rollouts are kept: on the training device, each frame once, or as SB3 does on the host
+        strict: Stop, not warn, where precision or compile cannot be had
         ppo: Hyperparameters used when algo is ppo
         a2c: Hyperparameters used when algo is a2c
     """
@@ -129,6 +134,11 @@ class RunConfig:
     eval_episodes: int = 10
     checkpoint_freq: int = 100_000
     keep_checkpoints: int = 3
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = True
+    buffer: Literal["device", "host"] = "device"
+    strict: bool = False
     ppo: PPOConfig = field(default_factory=PPOConfig)
     a2c: A2CConfig = field(default_factory=A2CConfig)
 

@@ -16,6 +16,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.envs import BACKENDS, make_atari_vec_env
+from rl_coordconv.envs.batched import BatchedAtariVecEnv
 
 
 class Maker:
@@ -310,6 +311,17 @@ def test_interrupted_environments_can_be_reset_and_closed(make: Maker) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    env.close()
+
+
+def test_a_step_under_way_forbids_another(make: Maker) -> None:
+    env = make()
+    env.reset()
+    env.step_async(np.array([1, 1]))
+    if isinstance(env, BatchedAtariVecEnv):
+        with pytest.raises(RuntimeError, match="has not ended"):
+            env.step_async(np.array([1, 1]))
+    env.step_wait()
     env.close()
 
 

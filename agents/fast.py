@@ -1,0 +1,206 @@
+"""
+What makes SB3's on-policy algorithms fast here, through the places where SB3 lets itself be extended.
+
+The losses, the updates and the order of the minibatches are SB3's own ``train()``. Changed are where frames
+are kept (``rollout_buffer_class``), how the features extractor computes, and the optimizer's kernel.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from agents.buffer import DeviceRolloutBuffer
+from agents.memory import keep_freed_memory
+from rl_coordconv.errors import UserError
+
+Precision = Literal["fp32", "bf16"]
+Buffer = Literal["host", "device"]
+
+
+class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
+    """
+    Mixin before SB3's ``PPO`` or ``A2C``: the same constructor with five more keywords.
+
+    With their defaults the algorithm is SB3's, bit for bit. Each side opens the other's zip files.
+
+    :param precision: ``bf16`` computes the features extractor in bfloat16 autocast; weights, heads, losses
+        and optimizer stay in float32
+    :param compile: Compile the features extractor for the batch sizes of rollout and update; on CUDA as
+        CUDA graphs
+    :param channels_last: Convolve in the ``channels_last`` memory format
+    :param buffer: ``device`` keeps rollouts in a :class:`~agents.buffer.DeviceRolloutBuffer`
+    :param strict: Raise instead of warn where this machine cannot do what is asked
+    :raises UserError: With ``strict``: bf16 or compile cannot be had
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        precision: Precision = "fp32",
+        compile: bool = False,
+        channels_last: bool = False,
+        buffer: Buffer = "host",
+        strict: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.precision = precision
+        self.compile = compile
+        self.channels_last = channels_last
+        self.buffer = buffer
+        self.strict = strict
+        super().__init__(*args, **kwargs)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether everything is computed as in SB3."""
+        return (self.precision, self.compile, self.channels_last, self.buffer) == (
+            "fp32",
+            False,
+            False,
+            "host",
+        )
+
+    def _setup_model(self) -> None:
+        if self.buffer == "device":
+            self.rollout_buffer_class = DeviceRolloutBuffer
+        super()._setup_model()
+        if self.is_plain:
+            return
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+        else:
+            keep_freed_memory()
+        policy = self.policy
+        if policy.optimizer_class is torch.optim.Adam:
+            kwargs = {**policy.optimizer_kwargs, "fused": True}
+            policy.optimizer = torch.optim.Adam(policy.parameters(), lr=self.lr_schedule(1), **kwargs)
+        self._choose_what_works()
+        batch_size = getattr(self, "batch_size", self.n_steps * self.n_envs)
+        accelerate(
+            policy.features_extractor,
+            self.precision,
+            self.channels_last,
+            compiled_for={self.n_envs, batch_size} if self.compile else set(),
+        )
+
+    def _choose_what_works(self) -> None:
+        """Fall back, with one warning each, from what this machine cannot do."""
+        if self.precision == "bf16" and (reason := why_no_bf16(self.device)):
+            self._fall_back("precision 'bf16'", reason)
+            self.precision = "fp32"
+        if self.compile and (reason := why_no_compile(self.device)):
+            self._fall_back("compile", reason)
+            self.compile = False
+
+    def _fall_back(self, what: str, reason: str) -> None:
+        if self.strict:
+            raise UserError(f"{what} cannot be had here: {reason}")
+        warnings.warn(f"{what} is left out: {reason}", stacklevel=2)
+
+    def _excluded_save_params(self) -> list[str]:
+        # SB3 has to open the file without this package's buffer.
+        ours = ["rollout_buffer_class"] if self.buffer == "device" else []
+        return [*super()._excluded_save_params(), *ours]
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
+    ) -> bool:
+        """Collect a rollout as SB3 does, but show the policy the frames that the buffer has on the device."""
+        if not isinstance(rollout_buffer, DeviceRolloutBuffer):
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        assert isinstance(self.action_space, spaces.Discrete)
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        for _ in range(n_rollout_steps):
+            assert isinstance(self._last_obs, np.ndarray)
+            assert self._last_episode_starts is not None
+            observations = rollout_buffer.put_frames(self._last_obs, self._last_episode_starts)
+            with torch.no_grad():
+                actions, values, log_probs = self.policy(observations)
+            packed = torch.stack([actions.float(), values.flatten(), log_probs]).cpu().numpy()
+            actions = packed[0].astype(np.int64)
+            new_obs, rewards, dones, infos = env.step(actions)
+            assert isinstance(new_obs, np.ndarray)
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+            for i in np.flatnonzero(dones):
+                if infos[i].get("TimeLimit.truncated", False):
+                    rewards[i] += self.gamma * self._value_of(infos[i]["terminal_observation"])
+            rollout_buffer.add_step(actions, rewards, packed[1], packed[2])
+            self._last_obs = new_obs
+            self._last_episode_starts = dones
+        assert isinstance(self._last_obs, np.ndarray)
+        last_values = self._values_of(self._last_obs)
+        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _value_of(self, observation: np.ndarray) -> float:
+        return float(self._values_of(observation[None]))
+
+    def _values_of(self, observations: np.ndarray) -> torch.Tensor:
+        with torch.no_grad():
+            return self.policy.predict_values(torch.as_tensor(observations, device=self.device))
+
+
+def accelerate(
+    extractor: nn.Module, precision: Precision, channels_last: bool, compiled_for: set[int]
+) -> None:
+    """
+    Make a features extractor compute as asked; parameters, state dict and output dtype stay as they are.
+
+    :param extractor: SB3 features extractor of images
+    :param precision: ``fp32`` or ``bf16``
+    :param channels_last: Memory format of weights and observations
+    :param compiled_for: Batch sizes to compile for; other batches are rare and run as they are
+    """
+    eager: Callable[[torch.Tensor], torch.Tensor] = extractor.forward
+    compiled = eager
+    device = next(extractor.parameters()).device
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    if channels_last:
+        extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled_for:
+        mode = "reduce-overhead" if device.type == "cuda" else "default"
+        compiled = torch.compile(eager, dynamic=False, mode=mode)
+
+    def forward(observations: torch.Tensor) -> torch.Tensor:
+        run = compiled if len(observations) in compiled_for else eager
+        observations = observations.contiguous(memory_format=memory_format)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return run(observations).float()
+
+    extractor.forward = forward
+
+
+def why_no_bf16(device: torch.device) -> str:
+    """Return why bfloat16 would not be faster than float32 on this device, or an empty string."""
+    if device.type == "cuda":
+        return "" if torch.cuda.is_bf16_supported(False) else "this GPU has no bfloat16 units"
+    # AVX512_BF16 alone multiplies no faster than float32 here, and has conversions to pay for.
+    has_tiles = torch.backends.cpu.get_cpu_capability() != "DEFAULT" and torch.cpu._is_amx_tile_supported()
+    return "" if has_tiles else "this CPU has no bfloat16 matrix units (AMX), so float32 is faster"
+
+
+def why_no_compile(device: torch.device) -> str:
+    """Return why ``torch.compile`` does not work on this machine, or an empty string."""
+    try:
+        torch.compile(lambda x: x * 2 + 1, dynamic=False)(torch.ones(2, device=device))
+    except Exception as error:  # a missing compiler, header, or an unsupported Python: each has its own type
+        return f"torch.compile fails with {type(error).__name__}: {str(error).splitlines()[0]}"
+    return ""

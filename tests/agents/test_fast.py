@@ -1,0 +1,190 @@
+"""The fast PPO and A2C against Stable-Baselines3's own, on real games."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import stable_baselines3
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+import agents.fast
+from agents.a2c import A2C
+from agents.buffer import DeviceRolloutBuffer
+from agents.ppo import PPO
+from rl_coordconv import CoordConvNatureCNN, make_atari_vec_env
+from rl_coordconv.errors import UserError
+
+FAST: dict[str, Any] = {"channels_last": True, "buffer": "device"}
+PPO_SIZE: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2}
+POLICY = {"features_extractor_class": CoordConvNatureCNN, "net_arch": []}
+
+
+@pytest.fixture
+def env() -> Iterator[VecEnv]:
+    venv = make_atari_vec_env("Breakout", n_envs=4, seed=3)
+    yield venv
+    venv.close()
+
+
+def parameters(model: OnPolicyAlgorithm) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.policy.parameters()])
+
+
+def learn(model_class: Any, steps: int, **kwargs: Any) -> OnPolicyAlgorithm:
+    """Train on Breakout, where lives are lost every few steps."""
+    env = make_atari_vec_env("Breakout", n_envs=4, seed=3)
+    model = model_class("CnnPolicy", env, seed=3, device="cpu", policy_kwargs=POLICY, **kwargs)
+    model.learn(steps)
+    env.close()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "size"), [(PPO, stable_baselines3.PPO, PPO_SIZE), (A2C, stable_baselines3.A2C, {})]
+)
+def test_same_weights_as_sb3(ours: Any, theirs: Any, size: dict[str, Any]) -> None:
+    assert torch.equal(parameters(learn(ours, 256, **size)), parameters(learn(theirs, 256, **size)))
+    # Adam and RMSprop blow rounding up where a gradient is nearly 0, so two updates of 8 (PPO), and of 1.
+    steps = 128 if size else 40
+    fast, reference = (
+        parameters(x) for x in (learn(ours, steps, **size, **FAST), learn(theirs, steps, **size))
+    )
+    torch.testing.assert_close(fast, reference, rtol=1e-3, atol=2e-4)
+
+
+def fill(buffers: list[RolloutBuffer], env: VecEnv, rollouts: int) -> None:
+    """Play at random, and give every buffer the same steps."""
+    rng = np.random.default_rng(0)
+    env.seed(5)
+    observations: Any = env.reset()
+    starts = np.ones(env.num_envs, dtype=bool)
+    for _ in range(rollouts):
+        for buffer in buffers:
+            buffer.reset()
+        for _ in range(buffers[0].buffer_size):
+            actions = rng.integers(env.action_space.n, size=env.num_envs)  # type: ignore[attr-defined]
+            following, rewards, dones, _ = env.step(actions)
+            value, log_prob = torch.randn(env.num_envs, 1), torch.randn(env.num_envs)
+            for buffer in buffers:
+                buffer.add(observations, actions[:, None], rewards, starts, value, log_prob)
+            observations, starts = following, dones
+        for buffer in buffers:
+            buffer.compute_returns_and_advantage(torch.zeros(env.num_envs), dones)
+
+
+@pytest.mark.parametrize("backend", ["native", "gymnasium"])
+def test_device_buffer_samples_what_sb3_samples(backend: str) -> None:
+    env = make_atari_vec_env("Breakout", n_envs=3, backend=backend, seed=1)
+    theirs, ours = (
+        kind(100, env.observation_space, env.action_space, "cpu", 0.95, 0.99, n_envs=3)
+        for kind in (RolloutBuffer, DeviceRolloutBuffer)
+    )
+    fill([theirs, ours], env, rollouts=2)
+    env.close()
+    assert theirs.episode_starts.sum() >= 3
+    np.random.seed(0)
+    expected = list(theirs.get(64))
+    np.random.seed(0)
+    for sample, reference in zip(ours.get(64), expected, strict=True):
+        assert sample.observations.is_contiguous(memory_format=torch.channels_last)
+        for name, value in sample._asdict().items():
+            assert torch.equal(value, getattr(reference, name)), name
+
+
+def test_device_buffer_memory(env: VecEnv) -> None:
+    theirs, ours = (
+        kind(128, env.observation_space, env.action_space, "cpu", n_envs=4)
+        for kind in (RolloutBuffer, DeviceRolloutBuffer)
+    )
+    held = sum(value.nbytes for value in vars(theirs).values() if isinstance(value, np.ndarray))
+    assert ours.nbytes < 0.3 * held
+
+
+def test_device_buffer_refuses_what_it_cannot_rebuild(env: VecEnv) -> None:
+    class Shifted(gym.ObservationWrapper[np.ndarray, int, np.ndarray]):
+        """Newest frame first."""
+
+        def observation(self, observation: np.ndarray) -> np.ndarray:
+            return observation[::-1].copy()
+
+    class Frames(gym.Env[np.ndarray, int]):
+        observation_space = env.observation_space
+        action_space = gym.spaces.Discrete(2)
+
+        def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+            return self.observation_space.sample(), {}
+
+        def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            return self.observation_space.sample(), 0.0, False, False, {}
+
+    model = PPO("CnnPolicy", DummyVecEnv([lambda: Shifted(Frames())]), device="cpu", **PPO_SIZE, **FAST)
+    with pytest.raises(ValueError, match="use buffer='host'"):
+        model.learn(16)
+    with pytest.raises(ValueError, match="stacked uint8 frames"):
+        PPO("MlpPolicy", "CartPole-v1", buffer="device")
+
+
+def test_zips_open_on_both_sides(env: VecEnv, tmp_path: Path) -> None:
+    observations = np.stack([env.observation_space.sample() for _ in range(8)])
+    ours = learn(PPO, 64, **PPO_SIZE, **FAST)
+    ours.save(tmp_path / "ours")
+    theirs = stable_baselines3.PPO.load(tmp_path / "ours", env=env, device="cpu")
+    assert type(theirs.rollout_buffer) is RolloutBuffer
+    expected = ours.predict(observations, deterministic=True)[0]
+    assert np.array_equal(theirs.predict(observations, deterministic=True)[0], expected)
+    theirs.learn(64)
+    theirs.save(tmp_path / "theirs")
+    again = PPO.load(tmp_path / "theirs", env=env, device="cpu")
+    expected = theirs.predict(observations, deterministic=True)[0]
+    assert np.array_equal(again.predict(observations, deterministic=True)[0], expected)
+    fast = PPO.load(tmp_path / "ours", env=env, device="cpu")
+    assert isinstance(fast, PPO)
+    assert isinstance(fast.rollout_buffer, DeviceRolloutBuffer)
+    fast.learn(64)
+
+
+def test_falls_back_once_or_stops(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents.fast, "why_no_bf16", lambda device: "no such units")
+    monkeypatch.setattr(agents.fast, "why_no_compile", lambda device: "no compiler")
+    with pytest.warns(UserWarning, match=r"bf16.*no such units|compile.*no compiler") as caught:
+        model = PPO("CnnPolicy", env, device="cpu", precision="bf16", compile=True, **PPO_SIZE)
+    assert len(caught) == 2
+    assert (model.precision, model.compile) == ("fp32", False)
+    with pytest.raises(UserError, match=r"bf16.*no such units"):
+        PPO("CnnPolicy", env, device="cpu", precision="bf16", strict=True, **PPO_SIZE)
+    with pytest.raises(UserError, match=r"compile.*no compiler"):
+        PPO("CnnPolicy", env, device="cpu", compile=True, strict=True, **PPO_SIZE)
+
+
+def test_bf16_trains_with_float32_weights(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents.fast, "why_no_bf16", lambda device: "")
+    model = learn(PPO, 64, precision="bf16", **PPO_SIZE, **FAST)
+    assert {p.dtype for p in model.policy.parameters()} == {torch.float32}
+    reference = PPO("CnnPolicy", env, device="cpu", policy_kwargs=POLICY, **PPO_SIZE, **FAST)
+    reference.policy.load_state_dict(model.policy.state_dict())
+    frames = torch.as_tensor(env.reset())
+    features, expected = (m.policy.extract_features(frames) for m in (model, reference))
+    assert features.dtype == torch.float32
+    assert not torch.equal(features, expected)
+    torch.testing.assert_close(features, expected, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.slow
+def test_compiled_learns_the_same(tmp_path: Path) -> None:
+    size = {**PPO_SIZE, "n_steps": 8}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="compile is left out")  # no C++ compiler on this machine
+        compiled = learn(PPO, 64, compile=True, **size, **FAST)
+    eager = learn(PPO, 64, **size, **FAST)
+    torch.testing.assert_close(parameters(compiled), parameters(eager), rtol=1e-3, atol=2e-4)
+    compiled.save(tmp_path / "compiled")
+    assert stable_baselines3.PPO.load(tmp_path / "compiled", device="cpu").num_timesteps == 64

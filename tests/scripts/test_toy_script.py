@@ -1,0 +1,108 @@
+"""``scripts/toy.py``: what it leaves on disk; bad input is one line, exit code 2 and nothing written."""
+
+from __future__ import annotations
+
+import json
+
+import imageio.v3 as imageio
+import pytest
+
+from rl_coordconv.cli import gather_list
+
+SMALL = ("--canvas", 16, "--square", 3, "--device", "cpu")
+
+
+def test_both_networks_a_table_and_a_figure(script, capsys, tmp_path):
+    args = ("regression", "--split", "quadrant", *SMALL, "--seeds", 1, 2, "--budget", 6)
+    assert script("toy", *args) == 0
+    output = capsys.readouterr().out
+    assert "906" in output
+    assert "figure.png" in output
+    folder = tmp_path / "runs" / "toy" / "regression" / "quadrant"
+    results = {path.parent: json.loads(path.read_text()) for path in folder.rglob("result.json")}
+    assert {str(path.relative_to(folder)) for path in results} == {
+        "coordconv/seed1",
+        "coordconv/seed2",
+        "conv/seed1",
+        "conv/seed2",
+    }
+    for path, result in results.items():
+        assert {"test_score", "train_score", "parameters", "seconds"} <= set(result)
+        assert list(path.glob("events.out.tfevents.*"))
+    picture = imageio.imread(folder / "figure.png")
+    assert picture.std() > 10
+
+
+@pytest.mark.slow
+def test_all_runs_every_task_and_split_within_its_budget(script, capsys, tmp_path):
+    assert script("toy", "all", *SMALL, "--budget", 12, "--output", "here") == 0
+    results = [json.loads(path.read_text()) for path in (tmp_path / "here").rglob("result.json")]
+    assert len(results) == 3 * 2 * 2
+    assert sum(result["seconds"] for result in results) < 24
+    assert len(list((tmp_path / "here").rglob("figure.png"))) == 6
+    lines = [line for line in capsys.readouterr().out.splitlines() if "coordconv" in line or " conv " in line]
+    assert len(lines) == 12
+
+
+def test_runs_are_not_overwritten(script, capsys, tmp_path):
+    args = ("classification", "--arch", "coordconv", *SMALL, "--budget", 0.5)
+    assert script("toy", *args) == 0
+    before = sorted(tmp_path.rglob("*"))
+    assert script("toy", *args) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+BAD = {
+    "no task": ([], "task"),
+    "unknown task": (["clasification"], "unknown task 'clasification'"),
+    "nearest task": (["regresion"], "did you mean 'regression'?"),
+    "unknown split": (["rendering", "--split", "quadrat"], "did you mean 'quadrant'?"),
+    "unknown arch": (["rendering", "--arch", "cordconv"], "did you mean 'coordconv'?"),
+    "unknown option": (["rendering", "--sede", "1"], "did you mean"),
+    "square larger than canvas": (["rendering", "--canvas", "16", "--square", "17"], "larger than canvas 16"),
+    "even square": (["rendering", "--square", "8"], "odd"),
+    "negative canvas": (["rendering", "--canvas", "-4"], "larger than canvas -4"),
+    "canvas for the plain network": (["rendering", "--canvas", "48"], "power of two"),
+    "no seeds": (["rendering", "--seeds"], "seeds is empty"),
+    "empty seeds": (["rendering", "--seeds", "[]"], "seeds is empty"),
+    "same seed twice": (["rendering", "--seeds", "1", "1"], "different"),
+    "seed that is no number": (["rendering", "--seeds", "1", "x"], "seeds"),
+    "budget of zero": (["rendering", "--budget", "0"], "budget is 0"),
+    "negative budget": (["rendering", "--budget", "-3"], "budget is -3"),
+    "endless budget": (["rendering", "--budget", "inf"], "budget is inf"),
+    "budget not a number": (["rendering", "--budget", "nan"], "budget is nan"),
+    "width": (["rendering", "--width", "0"], "width is 0"),
+    "filter": (["rendering", "--filter", "7"], "2, 3 or 4"),
+    "absent device": (["rendering", "--device", "cuda:99"], "cuda:99"),
+}
+
+
+@pytest.mark.parametrize(("args", "says"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_writes_nothing(args, says, script, capsys, tmp_path):
+    assert script("toy", *args) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_that_is_a_file_is_refused(script, capsys, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    assert script("toy", "rendering", "--output", "file") == 2
+    assert "not a writable folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["a", "--seeds", "1", "2", "--x", "3"], ["a", "--seeds=[1,2]", "--x", "3"]),
+        (["a", "--seeds", "[1,2]"], ["a", "--seeds", "[1,2]"]),
+        (["a", "--seeds"], ["a", "--seeds=[]"]),
+        (["a", "--seeds=4"], ["a", "--seeds=4"]),
+        (["a"], ["a"]),
+    ],
+)
+def test_list_options_take_words(args, expected):
+    assert gather_list(args, "--seeds") == expected

@@ -1,0 +1,39 @@
+"""Means, intervals and paired gains on numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from rl_coordconv.tasks.seed_statistics import mean_interval, print_table, summarise
+
+
+def test_interval_of_three_seeds_is_students() -> None:
+    mean, interval = mean_interval([1.0, 2.0, 3.0])
+    assert mean == 2
+    # t(0.975, 2) = 4.3027; standard error 1 / sqrt(3)
+    assert interval == pytest.approx([2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5], abs=1e-4)
+
+
+def test_one_seed_has_no_interval_and_a_missing_value_no_mean() -> None:
+    assert mean_interval([0.5]) == (0.5, None)
+    assert mean_interval([0.5, None]) == (None, None)
+
+
+def test_gains_are_paired_by_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = {
+        "plain": {1: {"iou": 0.1, "map": None}, 2: {"iou": 0.5, "map": 0.1}},
+        "coordconv": {1: {"iou": 0.3, "map": 0.2}, 2: {"iou": 0.7, "map": 0.2}},
+    }
+    summary = summarise(runs)
+    assert "gain" not in summary["plain"]["iou"]
+    entry = summary["coordconv"]["iou"]
+    assert entry["mean"] == pytest.approx(0.5)
+    # The seeds differ by 0.4, the gain is 0.2 for both: the paired interval has no width.
+    assert entry["gain_interval"] == pytest.approx([0.2, 0.2])
+    assert entry["interval"][1] - entry["interval"][0] > 4
+    assert summary["coordconv"]["map"]["gain"] is None
+    assert summary["coordconv"]["map"]["mean"] == pytest.approx(0.2)
+    print_table({"summary": summary, "options": {"seeds": 2}}, "Title", ["iou", "map"])
+    shown = capsys.readouterr().out
+    assert "0.500" in shown
+    assert "[+0.200, +0.200]" in shown

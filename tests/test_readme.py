@@ -1,0 +1,115 @@
+"""What the README tells people to type runs: every command and snippet in it, made small."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from stable_baselines3.common.vec_env import VecEnv
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+SMALL_TRAINING = [
+    *("--total-timesteps", "64", "--n-envs", "2", "--eval-freq", "0", "--eval-episodes", "1"),
+    *("--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1", "--features-dim", "16"),
+]
+SMALL = {
+    "train": SMALL_TRAINING,
+    "evaluate": ["--games", "1"],
+    "toy": ["--canvas", "16", "--square", "3", "--budget", "1"],
+    "tasks gan": shlex.split("--seeds 1 --steps 4 --image-size 16 --images 256 --eval-images 64"),
+    "tasks detect": shlex.split(
+        "--seeds 1 --per-canvas 2 --train-canvases 4 --test-canvases 2 --epochs 1 --canvas-size 40"
+    ),
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The words of each command, without comments."""
+    lines = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
+    return [words for words in lines if words]
+
+
+def test_every_command_is_of_a_kind_that_is_run_somewhere() -> None:
+    """``make`` is run by CI and when the demo is tested; TensorBoard is somebody else's."""
+    starts = {words[0] for words in commands()}
+    assert starts <= {"make", "python", "tensorboard"}
+    assert {tuple(words) for words in commands() if words[0] == "make"} == {
+        ("make", "demo"),
+        ("make", "test"),
+    }
+
+
+@pytest.mark.slow
+def test_every_command_runs(script, tmp_path) -> None:
+    """In the order of the README, as one evaluates what another has trained."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for _, path, *args in [words for words in commands() if words[0] == "python"]:
+        name = Path(path).stem
+        kind = f"{name} {args[0]}" if name == "tasks" else name
+        small = [] if "--resume" in args else SMALL[kind]
+        assert script(name, *args, *small) == 0, args
+    pictures = {path.name for path in tmp_path.rglob("*") if path.suffix in (".gif", ".png")}
+    assert {"agent.gif", "figure.png", "gan.png", "detection.png"} <= pictures
+
+
+@pytest.mark.slow
+def test_snippet_trains(tmp_path) -> None:
+    [snippet] = blocks("python")
+    snippet += "\nassert model.num_timesteps >= 1_000\nprint(type(model.policy.features_extractor).__name__)"
+    small = snippet.replace("env, policy_kwargs", "env, n_steps=64, batch_size=64, n_epochs=1, policy_kwargs")
+    done = subprocess.run(
+        [sys.executable, "-c", small], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "CoordConvNatureCNN"
+
+
+def test_rl_zoo_line_names_our_extractor(breakout: VecEnv) -> None:
+    """RL Zoo evaluates the string as Python."""
+    from stable_baselines3 import PPO
+
+    from rl_coordconv import CoordConvNatureCNN
+
+    [block] = blocks("yaml")
+    policy_kwargs = eval(yaml.safe_load(block)["policy_kwargs"])
+    model = PPO("CnnPolicy", breakout, n_steps=32, batch_size=32, policy_kwargs=policy_kwargs)
+    assert isinstance(model.policy.features_extractor, CoordConvNatureCNN)
+
+
+@pytest.fixture
+def breakout():
+    from rl_coordconv import make_atari_vec_env
+
+    env = make_atari_vec_env("Breakout", n_envs=2, seed=1)
+    yield env
+    env.close()
+
+
+def test_pictures_and_files_it_links_to_exist() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.slow
+def test_demo_trains_both_arms_and_films_one(script, capsys, tmp_path) -> None:
+    args = [*SMALL_TRAINING, "--ppo.n_steps", "32"]
+    assert script("demo", *args) == 0
+    experiment = tmp_path / "runs" / "demo"
+    assert {"curves.png", "coordconv.gif"} <= {path.name for path in experiment.iterdir()}
+    for arm in ("cnn", "coordconv"):
+        assert (experiment / "RoadRunner" / arm / "seed1" / "final_model.zip").exists()
+    printed = capsys.readouterr().out
+    assert "tensorboard --logdir runs/demo" in printed
+    assert script("demo", *args) == 0, "started again, it has nothing to train"
