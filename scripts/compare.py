@@ -23,6 +23,8 @@ from rl_coordconv.cli import parse_dataclass
 from rl_coordconv.compare.jobs import Job, JobResult, make_jobs
 from rl_coordconv.compare.local import default_slots, run_local
 from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
+from rl_coordconv.compare.on_ray import run_on_ray
+from rl_coordconv.compare.report import write_report
 from rl_coordconv.compare.table import MatrixTable
 from rl_coordconv.errors import UserError, exit_on_user_error
 from rl_coordconv.runs.folder import RunFolder
@@ -61,12 +63,16 @@ def main(args: Sequence[str]) -> None:
         raise UserError(f"slots is {config.slots}: it must be 1 or more")
     if config.retries < 0:
         raise UserError(f"retries is {config.retries}: it must be 0 or more")
+    if config.address is not None and config.executor != "ray":
+        raise UserError("address is for --executor ray")
     comparison = load_comparison(config.config, config.output)
     check_existing_runs(comparison)
     comparison.save()
     with RunFolder(comparison.folder).lock():
         jobs = make_jobs(comparison, TRAIN, config.retries)
         results = execute(jobs, config)
+        page = write_report(comparison)
+    print(f"report   {page}\ncurves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
     failed = {name: result for name, result in results.items() if result.state == "failed"}
     for name, result in failed.items():
         print(f"failed: {name}: {result.message}", file=sys.stderr)
@@ -88,6 +94,8 @@ def execute(jobs: list[Job], config: CompareConfig) -> dict[str, JobResult]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     with MatrixTable(jobs) as table:
+        if config.executor == "ray":
+            return run_on_ray(jobs, config.slots, config.address, table.show, stop)
         return run_local(jobs, config.slots or default_slots(len(jobs)), table.show, stop)
 
 
