@@ -7,6 +7,7 @@ dies, Ray starts its tasks on another, where they resume from their checkpoints.
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
@@ -52,8 +53,12 @@ def _start_ray(address: str | None) -> Any:
     except ImportError:
         raise UserError("executor ray needs Ray: pip install 'rl-coordconv[ray]'") from None
     try:
+        if address is not None and ":" in address and "://" not in address:
+            # Ray itself tries for five minutes, then kills the process.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"no Ray cluster at address '{address}': {error}") from None
     return ray
 
@@ -63,7 +68,8 @@ def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Even
     cpus, gpus = (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus else (1, 0)
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=NODE_DEATHS)(carry_out)
     environment = {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
-    waiting, running = list(jobs), {}
+    waiting = list(jobs)
+    running: dict[Any, Job] = {}
     results: dict[str, JobResult] = {}
     while waiting or running:
         while waiting and len(running) < slots and not stop.is_set():
@@ -83,7 +89,8 @@ def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Even
 
 def _result(ray: Any, reference: Any, stop: threading.Event) -> JobResult:
     try:
-        return ray.get(reference)  # type: ignore[no-any-return]
+        result: JobResult = ray.get(reference)
+        return result
     except (ray.exceptions.RayError, KeyboardInterrupt) as error:
         if stop.is_set():
             return JobResult("stopped")

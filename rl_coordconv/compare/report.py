@@ -27,7 +27,7 @@ from rl_coordconv.runs.folder import write_text
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse; margin: 1rem 0 }}
 th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left }}
 img {{ max-width: 100% }}
@@ -38,16 +38,16 @@ img {{ max-width: 100% }}
 
 HOW_TO_READ = """## How to read it
 
-* A run's **score** is the mean raw return of the full games that ended in the last tenth of its steps; its curve
-  is the same over the tenth before each point. All runs of a game are cut to the shortest that takes part.
-* **Intervals** are 95 %. Within a game: Student's t over seeds, of paired differences where seeds are paired.
-  Over games: rliable's stratified bootstrap, widened for few seeds. Shaded bands of curves are the interval of
-  the mean; with two seeds, the lower and the higher one.
-* **Human-normalised**: 0 is random play, 1 a professional tester. **IQM** is the mean of the middle half of all
-  runs (higher is better), the **optimality gap** how far runs fall short of 1 (lower is better).
+* A run's **score** is the mean raw return of the full games that ended in the last tenth of its steps; its
+  curve is the same before each point. All runs of a game are cut to the shortest that takes part.
+* **Intervals** are 95 %. Within a game: Student's t over seeds, of paired differences where seeds are
+  paired. Over games: rliable's stratified bootstrap, widened for few seeds. Shaded bands of curves are the
+  interval of the mean; with two seeds, the lower and the higher one.
+* **Human-normalised**: 0 is random play, 1 a professional tester. **IQM** is the mean of the middle half of
+  all runs (higher is better), the **optimality gap** how far runs fall short of 1 (lower is better).
 * **Probability of improvement**: how likely a run of the arm beats a run of the baseline; 0.5 is a draw.
 * **Share of weight norm on coordinates**: how position-dependent a layer chose to be.
-* Several verdicts at a level of 95 %: one in twenty is wrong by chance alone.
+* With several verdicts at a level of 95 %, expect one in twenty to be wrong by chance alone.
 """
 
 

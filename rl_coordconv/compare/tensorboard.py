@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rliable import metrics
@@ -74,8 +75,10 @@ def _in_overall(run: RunData, overall: Overall) -> bool:
     return run.game in overall.games and run.seed in overall.seeds
 
 
-def _layout(analysis: Analysis) -> dict[str, dict[str, list[object]]]:
+def _layout(analysis: Analysis) -> dict[str, dict[str, list[Any]]]:
     """Return one margin chart per game and a line chart of all games."""
     games = {result.game: ["Margin", [f"{result.game}/{name}" for name in BAND]] for result in analysis.games}
-    together = {"human-normalised IQM over percent of the steps": ["Multiline", [f"^{ALL_GAMES}$"]]}
+    together: dict[str, list[Any]] = {
+        "human-normalised IQM over percent of the steps": ["Multiline", [f"^{ALL_GAMES}$"]]
+    }
     return {"raw return over steps: mean and band of the arms": games, "all games": together}
