@@ -104,7 +104,7 @@ class MatrixTable:
             for job in self.jobs
             if states[job.name] in open_states
         )
-        return steps / speed if speed else None
+        return steps / speed if speed else (None if steps else 0.0)
 
     def _print_changes(self, states: dict[str, str], progress: dict[str, Progress]) -> None:
         for name, state in states.items():
