@@ -82,7 +82,9 @@ class TensorBoardExtras(BaseCallback):
         flat: dict[str, Any] = {**values.pop(self.config.algo), **values}
         kinds = (bool, int, float, str)
         plain = {key: value if isinstance(value, kinds) else str(value) for key, value in flat.items()}
-        metrics: dict[str, float] = {"eval/mean_reward": 0.0, "rollout/ep_rew_mean": 0.0}
+        metrics: dict[str, float] = dict.fromkeys(
+            ("eval/iqm", "eval/mean_reward", "rollout/ep_rew_mean"), 0.0
+        )
         self.logger.record("hparams", HParam(plain, metrics))
 
     def _on_rollout_end(self) -> None:

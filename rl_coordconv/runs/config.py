@@ -258,12 +258,22 @@ def load_config(path: Path | str, **overrides: Any) -> RunConfig:
     :param overrides: Fields to change, e.g. ``seed=2``
     :raises UserError: The file is missing or holds a key or value that is not allowed
     """
-    values = read_yaml(path)
+    return config_from_dict({**read_yaml(path), **overrides}, str(path))
+
+
+def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:
+    """
+    Build a validated config from plain values.
+
+    :param values: As in a YAML file; what is missing takes its default
+    :param source: Where they come from, for the error message
+    :raises UserError: A key or value is not allowed
+    """
     parser = build_parser()
     try:
-        return _to_config(parser.instantiate(parser.parse_object({**values, **overrides})))
+        return _to_config(parser.instantiate(parser.parse_object(values)))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
 
 
 def _to_config(values: Any) -> RunConfig:

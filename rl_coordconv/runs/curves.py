@@ -16,12 +16,13 @@ from rl_coordconv.runs.folder import RunFolder, atomic_path
 
 def read_games(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return the steps at which games ended and their raw returns.
+    Return the steps at which games ended and their raw returns; a line cut off by a crash is left out.
 
     :param run: A run's folder
     :return: Two float64 arrays of shape ``(games,)``
     """
-    lines = run.monitor.read_text(encoding="utf-8").splitlines()[2:] if run.monitor.exists() else []
+    lines = run.monitor.read_text(encoding="utf-8").splitlines(keepends=True) if run.monitor.exists() else []
+    lines = [line for line in lines[2:] if line.endswith("\n") and line.count(",") == 3]
     games = np.array([[float(x) for x in line.split(",")] for line in lines], dtype=np.float64).reshape(-1, 4)
     return games[:, 3], games[:, 0]
 

@@ -156,7 +156,11 @@ class PeriodicEvaluation(BaseCallback):
             file.write(json.dumps({"step": step, "returns": returns, "lengths": lengths}) + "\n")
         mean = float(np.mean(returns))
         writer = self.logger.output_formats[0]
-        values = {"eval/mean_reward": mean, "eval/mean_ep_length": float(np.mean(lengths))}
+        values = {
+            "eval/mean_reward": mean,
+            "eval/iqm": summarise(returns)["iqm"],
+            "eval/mean_ep_length": float(np.mean(lengths)),
+        }
         writer.write(values, dict.fromkeys(values, ()), step)
         if mean > self.best:
             self.best = mean

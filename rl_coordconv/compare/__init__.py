@@ -1,0 +1,1 @@
+"""Many runs side by side: matrix, executors (local, Ray), statistics, TensorBoard page, report."""

@@ -1,0 +1,206 @@
+"""From the runs of a comparison to what its report, its figures and its TensorBoard page say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+
+from rl_coordconv.compare import statistics
+from rl_coordconv.compare.collect import RunData, collect, curve_on_grid, step_grid, taking_part
+from rl_coordconv.compare.human import REFERENCE, human_normalised
+from rl_coordconv.compare.matrix import Comparison
+from rl_coordconv.compare.statistics import Estimate
+from rl_coordconv.compare.versus import ArmOnGame, Versus, compare_on_game
+
+
+@dataclass(frozen=True)
+class GameResult:
+    """
+    What one game says.
+
+    :param game: Its name
+    :param grid: Steps, shape ``(GRID_POINTS,)``
+    :param arms: By arm; those without a finished game are absent
+    :param versus: By arm other than the baseline
+    """
+
+    game: str
+    grid: np.ndarray
+    arms: dict[str, ArmOnGame]
+    versus: dict[str, Versus]
+
+
+@dataclass(frozen=True)
+class Overall:
+    """
+    What all games say together, in human-normalised scores of the seeds that every arm has on every game.
+
+    :param games: Columns of the matrices
+    :param seeds: Rows of the matrices
+    :param matrices: By arm, shape ``(seeds, games)``
+    :param aggregates: IQM and optimality gap by arm
+    :param improvement: Probability of improvement by arm other than the baseline
+    """
+
+    games: list[str]
+    seeds: list[int]
+    matrices: dict[str, np.ndarray]
+    aggregates: dict[str, dict[str, Estimate]]
+    improvement: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """
+    Everything.
+
+    :param comparison: What was compared
+    :param runs: All runs that have begun
+    :param games: In the comparison's order, those with at least one finished game
+    :param overall: None while arms have no seed and game in common
+    :param notes: What the reader must know: runs left out, cut, missing, failed
+    """
+
+    comparison: Comparison
+    runs: list[RunData]
+    games: list[GameResult]
+    overall: Overall | None
+    notes: list[str] = field(default_factory=list)
+
+
+def analyse(comparison: Comparison) -> Analysis:
+    """
+    Read and compute everything, from whatever is there.
+
+    :param comparison: From ``load_saved``
+    :raises UserError: A run trained elsewhere cannot be read
+    """
+    runs = collect(comparison)
+    notes = _missing(comparison, runs)
+    games = []
+    for game in comparison.games:
+        all_runs = [run for run in runs if run.game == game]
+        taking, end = taking_part(all_runs)
+        notes += _cuts(game, all_runs, taking, end)
+        if taking:
+            games.append(game_result(comparison, game, taking, end))
+    return Analysis(comparison, runs, games, overall(comparison, games), notes)
+
+
+def game_result(comparison: Comparison, game: str, runs: Sequence[RunData], end: int) -> GameResult:
+    """
+    Return what the runs of one game say.
+
+    :param comparison: What is compared
+    :param game: The game
+    :param runs: Those taking part
+    :param end: The step up to which they are compared
+    """
+    grid = step_grid(end)
+    arms = {}
+    for arm in comparison.arms:
+        curves = {run.seed: curve_on_grid(run, grid) for run in runs if run.arm == arm}
+        if curves:
+            scores = {seed: float(curve[-1]) for seed, curve in curves.items()}
+            final = statistics.mean_of_runs(np.array([*scores.values()]))
+            band = curve_band(np.array([*curves.values()]))
+            arms[arm] = ArmOnGame(scores, final, band, arm in comparison.foreign)
+    baseline = arms.get(comparison.baseline)
+    versus = {
+        arm: found
+        for arm, ours in arms.items()
+        if baseline is not None and arm != comparison.baseline and (found := compare_on_game(ours, baseline))
+    }
+    return GameResult(game, grid, arms, versus)
+
+
+def curve_band(curves: np.ndarray) -> np.ndarray:
+    """
+    Return mean and band of an arm's curves.
+
+    :param curves: Shape ``(runs, points)``; NaN before a run's first game
+    :return: Mean, lower, upper, shape ``(3, points)``: from 3 runs on the 95 % interval of the mean
+        (Student's t), with 2 the lower and the higher one; NaN until every run has finished a game
+    """
+    n, mean = len(curves), curves.mean(axis=0)
+    if n < 3:
+        return np.stack([mean, curves.min(axis=0), curves.max(axis=0)])
+    half = stats.t.ppf((1 + statistics.LEVEL) / 2, n - 1) * stats.sem(curves, axis=0)
+    return np.stack([mean, mean - half, mean + half])
+
+
+def overall(comparison: Comparison, games: Sequence[GameResult]) -> Overall | None:
+    """
+    Return what all games say together, or None while no seed of any game is there in every arm.
+
+    :param comparison: What is compared
+    :param games: Results of each game
+    """
+    shared = [
+        result for result in games if result.game in REFERENCE and set(result.arms) == set(comparison.arms)
+    ]
+    numbers = [set(on_game.scores) for result in shared for on_game in result.arms.values()]
+    seeds = sorted(set.intersection(*numbers)) if numbers else []
+    if not seeds:
+        return None
+    matrices = {
+        arm: np.array(
+            [
+                [human_normalised(result.game, result.arms[arm].scores[seed]) for result in shared]
+                for seed in seeds
+            ]
+        )
+        for arm in comparison.arms
+    }
+    others = [arm for arm in comparison.arms if arm != comparison.baseline]
+    return Overall(
+        [result.game for result in shared],
+        seeds,
+        matrices,
+        {arm: statistics.aggregate(matrix) for arm, matrix in matrices.items()},
+        {
+            arm: statistics.improvement_over_games(matrices[arm], matrices[comparison.baseline])
+            for arm in others
+        },
+    )
+
+
+def _missing(comparison: Comparison, runs: Sequence[RunData]) -> list[str]:
+    """Say which runs have not begun or not ended, and which games have no human reference."""
+    there = {(run.game, run.arm, run.seed) for run in runs}
+    wanted = [
+        (game, arm, seed)
+        for game in comparison.games
+        for arm in comparison.arms
+        for seed in comparison.seeds
+        if arm not in comparison.foreign
+    ]
+    notes = []
+    if absent := [f"{game}/{arm}/seed{seed}" for game, arm, seed in wanted if (game, arm, seed) not in there]:
+        notes.append(f"Not begun: {_listed(absent)}.")
+    if unfinished := [f"{run.game}/{run.arm}/seed{run.seed}" for run in runs if not run.finished]:
+        notes.append(f"Not finished, reported as far as they are: {_listed(unfinished)}.")
+    if unknown := [game for game in comparison.games if game not in REFERENCE]:
+        notes.append(f"No human reference score, so not in the human-normalised figures: {_listed(unknown)}.")
+    if len(comparison.seeds) < 2:
+        notes.append("Fewer than two seeds: no interval can be given, and no verdict.")
+    return notes
+
+
+def _cuts(game: str, runs: Sequence[RunData], taking: Sequence[RunData], end: int) -> list[str]:
+    """Say which runs of a game are left out or cut to the common grid."""
+    notes = []
+    names = {id(run): f"{run.arm}/seed{run.seed} ({run.last_step:,} steps)" for run in runs}
+    if out := [names[id(run)] for run in runs if not any(run is other for other in taking)]:
+        notes.append(f"{game}: left out until further on or with a finished game: {_listed(out)}.")
+    if cut := [names[id(run)] for run in taking if run.last_step > end]:
+        notes.append(f"{game}: runs differ in length; cut to the first {end:,} steps: {_listed(cut)}.")
+    return notes
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,229 @@
+"""
+One run of a comparison as a job that any executor can carry out: start or resume, retry, report.
+
+On disk, under ``<output>/<name>/jobs/``::
+
+    Breakout_cnn_seed1.yaml    the run's options, given to the training command
+    Breakout_cnn_seed1.log     what the training command printed, attempt after attempt
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rl_coordconv.compare.matrix import Comparison, label
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.runs.folder import RunFolder, write_text
+
+POLL_SECONDS = 0.2
+# What a run's folder holds before its config.yaml, which is written last.
+HALF_MADE = {"checkpoints", "README.md", "command.txt", "versions.json"}
+# Linux tells a process when its parent has died, so that nothing trains on behind a killed comparison:
+# the trainer gets SIGTERM, saves and ends. (A hook between fork and exec would not be safe with threads.)
+TIED_TO_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the comparison has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    A run to train.
+
+    :param config: Its config
+    :param command: What trains it: ``command --config FILE`` starts, ``command --resume FOLDER`` goes on
+    :param directory: Where the command runs; on a cluster, every node must see it under the same path
+    :param file: The run's options as YAML
+    :param retries: How often a failed run is tried again
+    """
+
+    config: RunConfig
+    command: tuple[str, ...]
+    directory: Path
+    file: Path
+    retries: int
+
+    @property
+    def name(self) -> str:
+        """E.g. ``Breakout/coordconv/seed1``."""
+        return label(self.config)
+
+    @property
+    def run(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.directory / self.config.folder)
+
+    @property
+    def log(self) -> Path:
+        """What the command prints."""
+        return self.directory / self.file.with_suffix(".log")
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """
+    How a job ended.
+
+    :param state: ``finished``, ``failed`` or ``stopped``
+    :param message: Why it failed
+    """
+
+    state: str
+    message: str = ""
+
+
+def make_jobs(comparison: Comparison, command: Sequence[str], retries: int) -> list[Job]:
+    """
+    Write the options of every run, and return the jobs.
+
+    :param comparison: What to run; its folder exists
+    :param command: E.g. ``[sys.executable, "/path/scripts/train.py"]``
+    :param retries: How often a failed run is tried again
+    """
+    folder = comparison.folder / "jobs"
+    folder.mkdir(exist_ok=True)
+    jobs = []
+    for config in comparison.jobs:
+        file = folder / f"{label(config).replace('/', '_')}.yaml"
+        write_text(file, config.to_yaml())
+        jobs.append(Job(config, tuple(command), Path.cwd(), file, retries))
+    return jobs
+
+
+def run_job(job: Job, environment: dict[str, str], stop: threading.Event) -> JobResult:
+    """
+    Train a run to its end, from its checkpoint if it has one; try again if the command fails.
+
+    :param job: The run
+    :param environment: Variables to set for the command, e.g. ``OMP_NUM_THREADS``
+    :param stop: When set, the command is asked to save and end
+    """
+    code = 0
+    for attempt in range(1, job.retries + 2):
+        if not _wait_until_free(job.run, stop):
+            return JobResult("stopped")
+        if job.run.finished:
+            return JobResult("finished")
+        code = _train(job, environment, stop, attempt)
+        if job.run.finished:
+            return JobResult("finished")
+        if stop.is_set():
+            return JobResult("stopped")
+    return JobResult("failed", f"exit code {code}: {_last_words(job.log)} (see {job.log})")
+
+
+def _wait_until_free(run: RunFolder, stop: threading.Event) -> bool:
+    """Wait while a process of an earlier, killed comparison saves its run."""
+    while run.config_file.is_file() and not run.finished:
+        try:
+            with run.lock():
+                break
+        except UserError:
+            if stop.wait(POLL_SECONDS):
+                return False
+    return True
+
+
+def _train(job: Job, environment: dict[str, str], stop: threading.Event, attempt: int) -> int:
+    """Run the command once and return its exit code."""
+    if job.run.config_file.is_file():
+        arguments = ["--resume", str(job.config.folder)]
+    else:
+        _remove_half_made(job.run)
+        arguments = ["--config", str(job.file)]
+    words = [*job.command, *arguments]
+    with open(job.log, "ab") as log:
+        log.write(f"--- attempt {attempt}, {time.ctime()}: {' '.join(words)}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            tied_to_parent(words),
+            cwd=job.directory,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the comparison, which asks once and waits
+        )
+        try:
+            while process.poll() is None:
+                if stop.wait(POLL_SECONDS):
+                    process.send_signal(signal.SIGTERM)
+                    break
+            return process.wait()
+        except BaseException:
+            # E.g. Ray cancels a task by an exception: save, then go.
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            raise
+
+
+def tied_to_parent(words: Sequence[str]) -> list[str]:
+    """Return a command that gets SIGTERM when the process that started it dies (on Linux)."""
+    if sys.platform != "linux":
+        return list(words)
+    program = shutil.which(words[0]) or words[0]
+    return [sys.executable, "-S", "-c", TIED_TO_PARENT, str(os.getpid()), program, *words[1:]]
+
+
+def _remove_half_made(run: RunFolder) -> None:
+    """Remove what is left of a run that was killed before it had a config: nothing is lost."""
+    if run.path.is_dir() and all(
+        path.name in HALF_MADE or ".tmp" in path.name for path in run.path.iterdir()
+    ):
+        shutil.rmtree(run.path)
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in _tail(log) if line.strip()]
+    return lines[-1].strip() if lines else "it printed nothing"
+
+
+def _tail(path: Path, size: int = 4096) -> list[str]:
+    """Return the last lines of a text file."""
+    if not path.is_file():
+        return []
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - size))
+        return file.read().decode("utf-8", errors="replace").splitlines()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """
+    Where a run stands, as it last said.
+
+    :param steps: Steps done
+    :param speed: Steps per second
+    :param recent: Mean return of the last games, or ``-``
+    """
+
+    steps: int = 0
+    speed: float = 0.0
+    recent: str = "-"
+
+
+# The line that runs/callbacks.py prints every 10 seconds where there is no terminal.
+PROGRESS = re.compile(r": ([\d,]+)/[\d,]+ steps, ([\d,]+) steps/s, recent return (\S+),")
+
+
+def read_progress(job: Job) -> Progress:
+    """Return where a run stands, from the end of its log."""
+    for line in reversed(_tail(job.log)):
+        if match := PROGRESS.search(line):
+            steps, speed, recent = match.groups()
+            return Progress(int(steps.replace(",", "")), float(speed.replace(",", "")), recent)
+    return Progress()

@@ -1,0 +1,223 @@
+"""
+The matrix of a comparison: games x arms x seeds from one YAML file.
+
+An arm is a named set of options of ``scripts/train.py``, so adding an arm is adding lines::
+
+    name: placement
+    games: [Breakout, Pong]
+    seeds: [1, 2, 3]
+    baseline: cnn                       # the arm that others are compared with (default: cnn, else the first)
+    common: {config: ../ppo_breakout.yaml, total_timesteps: 1_000_000}
+    arms:
+      cnn: {extractor: cnn}
+      coordconv-all: {extractor: coordconv, coord_layers: [0, 1, 2]}
+      my-old-runs:                      # trained elsewhere with SB3 or RL Zoo; * stands for any text
+        folders: {Breakout: logs/a2c/BreakoutNoFrameskip-v4_*}
+
+Paths are relative to the YAML file. The same seed gives every arm the same environment seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rl_coordconv.cli import read_yaml
+from rl_coordconv.envs import canonical_game
+from rl_coordconv.errors import UserError, choose
+from rl_coordconv.runs.config import RunConfig, config_from_dict
+from rl_coordconv.runs.folder import RunFolder, write_text
+
+KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms")
+SET_BY_MATRIX = ("game", "seed", "arm", "name", "output")
+# Options that may change between two starts of a comparison: they do not change what is learned.
+MAY_DIFFER = ("output", "device", "checkpoint_freq", "keep_checkpoints")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    A validated comparison.
+
+    :param folder: ``<output>/<name>``
+    :param games: Canonical names
+    :param arms: Names, in the order of the file
+    :param seeds: Seeds of the runs
+    :param baseline: The arm that the others are compared with
+    :param jobs: One config per run to train, those of the first seed first
+    :param foreign: Folders of runs trained elsewhere, by arm and game
+    """
+
+    folder: Path
+    games: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    baseline: str
+    jobs: tuple[RunConfig, ...] = ()
+    foreign: dict[str, dict[str, list[Path]]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        """What the report reads: ``comparison.yaml``."""
+        return self.folder / "comparison.yaml"
+
+    def save(self) -> None:
+        """Write ``comparison.yaml`` into the folder, made if it is not there."""
+        foreign = {
+            arm: {game: [str(path) for path in paths] for game, paths in games.items()}
+            for arm, games in self.foreign.items()
+        }
+        values = {
+            "games": list(self.games),
+            "arms": list(self.arms),
+            "seeds": list(self.seeds),
+            "baseline": self.baseline,
+            "foreign": foreign,
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output folder '{self.folder}' cannot be made: {error}") from None
+        write_text(self.file, yaml.safe_dump(values, sort_keys=False))
+
+
+def label(config: RunConfig) -> str:
+    """Return how people and TensorBoard call a run: ``Breakout/coordconv/seed1``."""
+    return f"{config.game}/{config.arm}/seed{config.seed}"
+
+
+def load_comparison(path: Path, output: str | None = None) -> Comparison:
+    """
+    Read a comparison and validate every run of it.
+
+    :param path: YAML file
+    :param output: Folder that holds all experiments, instead of the file's
+    :raises UserError: It is empty, doubled, or an arm's options do not load; nothing has been created
+    """
+    values = read_yaml(path)
+    for key in values:
+        choose(f"key in {path}", key, KEYS)
+    games = [canonical_game(game) for game in _several(values, "games", path)]
+    seeds = _several(values, "seeds", path)
+    arms = values.get("arms")
+    if not isinstance(arms, dict) or not arms:
+        raise UserError(
+            f"{path}: arms is {arms}: give at least one, e.g. 'arms: {{cnn: {{extractor: cnn}}}}'"
+        )
+    for what, found in (("game", games), ("seed", seeds)):
+        for item in found:
+            if found.count(item) > 1:
+                raise UserError(f"{path}: {what} {item} is given twice")
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise UserError(f"{path}: seed '{seed}' must be a whole number")
+    names = [str(arm) for arm in arms]
+    baseline = str(values.get("baseline") or ("cnn" if "cnn" in names else names[0]))
+    choose(f"baseline in {path}", baseline, names)
+    name = str(values.get("name") or path.stem)
+    place = {"name": name, "output": output or values.get("output") or "runs"}
+    first = [_arm_config(str(arm), arms[arm], values, games[0], place, path) for arm in arms]
+    trained = [config for config in first if config is not None]
+    _check_all_different(trained, path)
+    jobs = [
+        dataclasses.replace(config, game=game, seed=seed).validate()
+        for seed in seeds
+        for game in games
+        for config in trained
+    ]
+    foreign = {
+        str(arm): _foreign_folders(str(arm), options["folders"], games, path)
+        for arm, options in arms.items()
+        if options and "folders" in options
+    }
+    folder = Path(place["output"]) / name
+    return Comparison(folder, tuple(games), tuple(names), tuple(seeds), baseline, tuple(jobs), foreign)
+
+
+def check_existing_runs(comparison: Comparison) -> None:
+    """
+    Make sure that runs which are already there were trained with the same options.
+
+    :raises UserError: One was not; it is left as it is
+    """
+    for config in comparison.jobs:
+        run = RunFolder(config.folder)
+        if not run.config_file.is_file():
+            continue
+        there, wanted = run.load_config(device="cpu").to_dict(), config.to_dict()
+        for key, value in wanted.items():
+            if key not in MAY_DIFFER and there.get(key) != value:
+                raise UserError(
+                    f"run '{run.path}' is there with {key} {there.get(key)}, but the comparison wants "
+                    f"{value}: give the comparison another name, or remove that run"
+                )
+
+
+def _several(values: dict[str, Any], key: str, path: Path) -> list[Any]:
+    found = values.get(key)
+    if not isinstance(found, list) or not found:
+        raise UserError(f"{path}: {key} is {found}: give a list of at least one, e.g. '{key}: [...]'")
+    return found
+
+
+def _arm_config(
+    arm: str, options: Any, values: dict[str, Any], game: str, place: dict[str, Any], path: Path
+) -> RunConfig | None:
+    """Return the config of an arm on one game, or None for an arm trained elsewhere."""
+    where = f"{path}: arm '{arm}'"
+    options = {} if options is None else options
+    common = values.get("common") or {}
+    if not isinstance(options, dict) or not isinstance(common, dict):
+        raise UserError(f"{where}: its options, and 'common', must be 'option: value' lines")
+    if "folders" in options:
+        if len(options) > 1:
+            raise UserError(
+                f"{where}: 'folders' says that it is trained already, so it takes no other option"
+            )
+        return None
+    merged = _merge(common, options)
+    for key in SET_BY_MATRIX:
+        if key in merged:
+            raise UserError(f"{where}: '{key}' is set by the comparison, not by an arm")
+    file = merged.pop("config", None)
+    base = read_yaml(path.parent / file) if file else {}
+    fixed = {**place, "game": game, "arm": arm}
+    return config_from_dict({**_merge(base, merged), **fixed}, where)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``over``, section by section."""
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _check_all_different(configs: list[RunConfig], path: Path) -> None:
+    for index, config in enumerate(configs):
+        for other in configs[:index]:
+            if dataclasses.replace(config, arm=other.arm) == other:
+                raise UserError(f"{path}: arms '{other.arm}' and '{config.arm}' have the same options")
+
+
+def _foreign_folders(arm: str, folders: Any, games: list[str], path: Path) -> dict[str, list[Path]]:
+    where = f"{path}: arm '{arm}'"
+    if not isinstance(folders, dict) or not folders:
+        raise UserError(f"{where}: folders must be 'game: folder' lines")
+    found: dict[str, list[Path]] = {}
+    for game, patterns in folders.items():
+        choose(f"game of arm '{arm}'", canonical_game(game), games)
+        paths: list[Path] = []
+        for pattern in patterns if isinstance(patterns, list) else [patterns]:
+            matches = sorted(glob.glob(str(path.parent / str(pattern))))
+            if not matches:
+                raise UserError(f"{where}: there is no folder '{path.parent / str(pattern)}'")
+            paths += [Path(match).resolve() for match in matches]
+        found[canonical_game(game)] = paths
+    return found

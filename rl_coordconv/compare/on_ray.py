@@ -1,0 +1,97 @@
+"""
+The Ray executor: runs as Ray tasks on this machine or a cluster (extra ``[ray]``).
+
+Every node must see the comparison's folder under the same path, as on a shared file system. When a node
+dies, Ray starts its tasks on another, where they resume from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+from rl_coordconv.compare.jobs import Job, JobResult, run_job
+from rl_coordconv.compare.local import Show
+from rl_coordconv.errors import UserError
+
+# Nodes that may die under one run before it counts as failed.
+NODE_DEATHS = 10
+CPUS_BESIDE_GPU = 2
+GPU_SHARE = 0.25
+
+
+def carry_out(job: Job, environment: dict[str, str]) -> JobResult:
+    """Carry out one job in a Ray task; Ray cancels it by an exception, on which the run saves and ends."""
+    return run_job(job, environment, threading.Event())
+
+
+def run_on_ray(
+    jobs: list[Job], slots: int | None, address: str | None, show: Show, stop: threading.Event
+) -> dict[str, JobResult]:
+    """
+    Carry out jobs on Ray.
+
+    :param jobs: In the order in which they start
+    :param slots: How many run side by side, or None for one per core (or four per GPU)
+    :param address: Cluster to join; None starts Ray on this machine
+    :param show: Called every second with the results so far
+    :param stop: When set, running jobs save and end, and no other starts
+    :return: Results by job name
+    :raises UserError: Ray is not installed, or there is no cluster at ``address``
+    """
+    ray = _start_ray(address)
+    try:
+        return _run(ray, jobs, slots or len(jobs), show, stop)
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("executor ray needs Ray: pip install 'rl-coordconv[ray]'") from None
+    try:
+        if address is not None and ":" in address and "://" not in address:
+            # Ray itself tries for five minutes, then kills the process.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"no Ray cluster at address '{address}': {error}") from None
+    return ray
+
+
+def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Event) -> dict[str, JobResult]:
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    cpus, gpus = (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus else (1, 0)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=NODE_DEATHS)(carry_out)
+    environment = {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
+    waiting = list(jobs)
+    running: dict[Any, Job] = {}
+    results: dict[str, JobResult] = {}
+    while waiting or running:
+        while waiting and len(running) < slots and not stop.is_set():
+            job = waiting.pop(0)
+            running[task.remote(job, environment)] = job
+        if stop.is_set():
+            results |= {job.name: JobResult("stopped") for job in waiting}
+            waiting.clear()
+            for reference in running:
+                ray.cancel(reference)
+        for reference in ray.wait(list(running), timeout=1)[0] if running else ():
+            job = running.pop(reference)
+            results[job.name] = _result(ray, reference, stop)
+        show(results)
+    return results
+
+
+def _result(ray: Any, reference: Any, stop: threading.Event) -> JobResult:
+    try:
+        result: JobResult = ray.get(reference)
+        return result
+    except (ray.exceptions.RayError, KeyboardInterrupt) as error:
+        if stop.is_set():
+            return JobResult("stopped")
+        return JobResult("failed", str(error).strip().splitlines()[-1])

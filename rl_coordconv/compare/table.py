@@ -1,0 +1,126 @@
+"""One live table for the whole matrix: state, steps, steps/s, return, time left."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from rl_coordconv.compare.jobs import Job, JobResult, Progress, read_progress
+
+COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "waiting": "dim"}
+
+
+class MatrixTable:
+    """
+    Shows where all runs stand; without a terminal, a line for every change and one every 30 seconds.
+
+    :param jobs: All runs of the matrix
+    """
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.jobs = jobs
+        self.started = time.time()
+        self.finished_before = {job.name for job in jobs if job.run.finished}
+        self.console = Console(stderr=True)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.last_states: dict[str, str] = {}
+        self.last_line = 0.0
+
+    def __enter__(self) -> MatrixTable:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def show(self, results: dict[str, JobResult]) -> None:
+        """
+        Draw the table anew.
+
+        :param results: Results so far, by job name
+        """
+        states = {job.name: self._state(job, results) for job in self.jobs}
+        progress = {job.name: read_progress(job) for job in self.jobs}
+        if self.console.is_terminal:
+            self.live.update(self.table(states, progress), refresh=True)
+        else:
+            self._print_changes(states, progress)
+
+    def _state(self, job: Job, results: dict[str, JobResult]) -> str:
+        if job.name in results:
+            return results[job.name].state
+        if job.name in self.finished_before:
+            return "finished"
+        started = job.log.is_file() and job.log.stat().st_mtime >= self.started
+        return "running" if started else "waiting"
+
+    def table(self, states: dict[str, str], progress: dict[str, Progress]) -> Table:
+        """
+        Return the table, running runs first.
+
+        :param states: State by job name
+        :param progress: Progress by job name
+        """
+        title = f"{self._counts(states)}; about {clock(self._time_left(states, progress))} left"
+        table = Table("run", "state", "steps", "steps/s", "return", "left", title=title, title_justify="left")
+        for column in table.columns[2:]:
+            column.justify = "right"
+        order = list(COLOURS)
+        for job in sorted(
+            self.jobs, key=lambda job: (states[job.name] != "running", order.index(states[job.name]))
+        ):
+            now, total = progress[job.name], job.config.total_timesteps
+            left = (total - now.steps) / now.speed if now.speed else None
+            running = states[job.name] == "running"
+            steps = total if states[job.name] == "finished" else min(now.steps, total)
+            colour = COLOURS[states[job.name]]
+            table.add_row(
+                job.name,
+                f"[{colour}]{states[job.name]}[/]",
+                f"{steps:,}/{total:,}",
+                f"{now.speed:,.0f}" if now.speed else "-",
+                now.recent,
+                clock(left) if running else "",
+            )
+        return table
+
+    def _counts(self, states: dict[str, str]) -> str:
+        values = list(states.values())
+        return ", ".join(f"{values.count(state)} {state}" for state in COLOURS if state in values)
+
+    def _time_left(self, states: dict[str, str], progress: dict[str, Progress]) -> float | None:
+        """Return seconds until the last run is done, if the running ones go on as fast."""
+        speed = sum(progress[name].speed for name, state in states.items() if state == "running")
+        open_states = ("running", "waiting")
+        steps = sum(
+            max(job.config.total_timesteps - progress[job.name].steps, 0)
+            for job in self.jobs
+            if states[job.name] in open_states
+        )
+        return steps / speed if speed else (None if steps else 0.0)
+
+    def _print_changes(self, states: dict[str, str], progress: dict[str, Progress]) -> None:
+        for name, state in states.items():
+            if state != self.last_states.get(name, "waiting"):
+                self.console.print(f"{name}: {state}", highlight=False, soft_wrap=True)
+        changed = states != self.last_states
+        self.last_states = states
+        if changed or time.monotonic() - self.last_line > 30:
+            self.last_line = time.monotonic()
+            left = clock(self._time_left(states, progress))
+            self.console.print(f"{self._counts(states)}; about {left} left", highlight=False, soft_wrap=True)
+
+
+def clock(seconds: float | None) -> str:
+    """Return a duration as people say it: ``2h05m``, ``3m20s``, or ``?``."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}h{minutes % 60:02d}m" if minutes >= 60 else f"{minutes}m{rest:02d}s"

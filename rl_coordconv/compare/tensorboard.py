@@ -1,0 +1,84 @@
+"""
+The TensorBoard page of a comparison: every game's arms in one chart, mean with band, and all games together.
+
+On disk, under ``runs/<name>/summary/``: one run per arm, with the tags
+
+    <game>/mean, <game>/lower, <game>/upper    raw return over steps, see ``analysis.curve_band``
+    all games/iqm                              human-normalised IQM over percent of the steps
+
+and a *Custom Scalars* page that draws mean and band of all arms in one chart per game.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rliable import metrics
+from torch.utils.tensorboard import SummaryWriter
+
+from rl_coordconv.compare.analysis import Analysis, GameResult, Overall
+from rl_coordconv.compare.collect import RunData, curve_on_grid
+from rl_coordconv.compare.human import human_normalised
+
+ALL_GAMES = "all games/iqm"
+BAND = ("mean", "lower", "upper")
+
+
+def write_page(analysis: Analysis, folder: Path) -> None:
+    """
+    Write the page anew.
+
+    :param analysis: From ``analyse``
+    :param folder: ``runs/<name>/summary``; what an earlier report wrote there is replaced
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for arm in analysis.comparison.arms:
+        writer = SummaryWriter(str(temporary / arm))
+        for result in analysis.games:
+            _write_band(writer, result, arm)
+        if analysis.overall is not None:
+            _write_all_games(writer, analysis, analysis.overall, arm)
+        if arm == analysis.comparison.arms[0]:
+            writer.add_custom_scalars(_layout(analysis))
+        writer.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def _write_band(writer: SummaryWriter, result: GameResult, arm: str) -> None:
+    if arm not in result.arms:
+        return
+    for name, values in zip(BAND, result.arms[arm].curve, strict=True):
+        for step, value in zip(result.grid, values, strict=True):
+            if np.isfinite(value):
+                writer.add_scalar(f"{result.game}/{name}", value, round(step))
+
+
+def _write_all_games(writer: SummaryWriter, analysis: Analysis, overall: Overall, arm: str) -> None:
+    """Write the IQM over the runs that every arm has, at equal shares of each game's steps."""
+    grids = {result.game: result.grid for result in analysis.games}
+    used = [run for run in analysis.runs if run.arm == arm and _in_overall(run, overall)]
+    scores = np.array(
+        [[human_normalised(run.game, score) for score in curve_on_grid(run, grids[run.game])] for run in used]
+    )
+    for point, column in enumerate(scores.T, start=1):
+        if np.isfinite(column).all():
+            writer.add_scalar(ALL_GAMES, metrics.aggregate_iqm(column), round(100 * point / scores.shape[1]))
+
+
+def _in_overall(run: RunData, overall: Overall) -> bool:
+    return run.game in overall.games and run.seed in overall.seeds
+
+
+def _layout(analysis: Analysis) -> dict[str, dict[str, list[Any]]]:
+    """Return one margin chart per game and a line chart of all games."""
+    games = {result.game: ["Margin", [f"{result.game}/{name}" for name in BAND]] for result in analysis.games}
+    together: dict[str, list[Any]] = {
+        "human-normalised IQM over percent of the steps": ["Multiline", [f"^{ALL_GAMES}$"]]
+    }
+    return {"raw return over steps: mean and band of the arms": games, "all games": together}

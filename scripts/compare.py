@@ -1,0 +1,103 @@
+"""
+Train every run of a comparison and report whether CoordConv helps.
+
+python scripts/compare.py --config configs/compare/smoke.yaml
+python scripts/compare.py --config configs/compare/atari9_ppo.yaml --executor ray --address auto
+
+Started again, it skips finished runs and goes on with unfinished ones. On disk afterwards, under
+``runs/<name>/``: the runs, ``report.html``, ``report.md``, ``figures/``, ``summary/`` (for TensorBoard).
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from rl_coordconv.cli import parse_dataclass
+from rl_coordconv.compare.jobs import Job, JobResult, make_jobs
+from rl_coordconv.compare.local import default_slots, run_local
+from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
+from rl_coordconv.compare.on_ray import run_on_ray
+from rl_coordconv.compare.report import write_report
+from rl_coordconv.compare.table import MatrixTable
+from rl_coordconv.errors import UserError, exit_on_user_error
+from rl_coordconv.runs.folder import RunFolder
+
+TRAIN = (sys.executable, str(Path(__file__).absolute().with_name("train.py")))
+
+
+@dataclass
+class CompareConfig:
+    """Compare arms over games and seeds.
+
+    Args:
+        config: YAML file with games, arms and seeds
+        executor: Where the runs go: local (this machine) or ray (pip install rl-coordconv[ray])
+        slots: Runs side by side (null: as many as the machine carries)
+        address: Ray cluster to join, e.g. auto or 10.0.0.1:6379 (null: start Ray on this machine)
+        retries: How often a failed run is tried again
+        output: Folder that holds all experiments (null: the file's, else runs)
+    """
+
+    config: Path | None = None
+    executor: Literal["local", "ray"] = "local"
+    slots: int | None = None
+    address: str | None = None
+    retries: int = 2
+    output: str | None = None
+
+
+@exit_on_user_error
+def main(args: Sequence[str]) -> None:
+    """Validate everything, train what is not trained, then write the report."""
+    config = parse_dataclass(CompareConfig, args, prog="compare.py")
+    if config.config is None:
+        raise UserError("give the comparison: --config configs/compare/smoke.yaml")
+    if config.slots is not None and config.slots < 1:
+        raise UserError(f"slots is {config.slots}: it must be 1 or more")
+    if config.retries < 0:
+        raise UserError(f"retries is {config.retries}: it must be 0 or more")
+    if config.address is not None and config.executor != "ray":
+        raise UserError("address is for --executor ray")
+    comparison = load_comparison(config.config, config.output)
+    check_existing_runs(comparison)
+    comparison.save()
+    with RunFolder(comparison.folder).lock():
+        jobs = make_jobs(comparison, TRAIN, config.retries)
+        results = execute(jobs, config)
+        page = write_report(comparison)
+    print(f"report   {page}\ncurves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
+    failed = {name: result for name, result in results.items() if result.state == "failed"}
+    for name, result in failed.items():
+        print(f"failed: {name}: {result.message}", file=sys.stderr)
+    if any(result.state == "stopped" for result in results.values()):
+        print("stopped and saved: start it again to go on", file=sys.stderr)
+        raise SystemExit(130)
+    if failed:
+        raise SystemExit(1)
+
+
+def execute(jobs: list[Job], config: CompareConfig) -> dict[str, JobResult]:
+    """Carry out the jobs; on SIGINT or SIGTERM they save and end."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        print("\nstopping: running runs finish their rollout and save", file=sys.stderr)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    with MatrixTable(jobs) as table:
+        if config.executor == "ray":
+            return run_on_ray(jobs, config.slots, config.address, table.show, stop)
+        return run_local(jobs, config.slots or default_slots(len(jobs)), table.show, stop)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

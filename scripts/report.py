@@ -1,0 +1,40 @@
+"""
+Report on a comparison, finished or not: verdicts, intervals, figures, and the TensorBoard page.
+
+python scripts/report.py runs/smoke
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rl_coordconv.cli import parse_dataclass
+from rl_coordconv.compare.collect import load_saved
+from rl_coordconv.compare.report import write_report
+from rl_coordconv.errors import exit_on_user_error
+
+
+@dataclass
+class ReportConfig:
+    """Report on a comparison.
+
+    Args:
+        folder: runs/<name>
+    """
+
+    folder: Path
+
+
+@exit_on_user_error
+def main(args: Sequence[str]) -> None:
+    """Write the report and say where it is."""
+    config = parse_dataclass(ReportConfig, args, prog="report.py")
+    page = write_report(load_saved(config.folder))
+    print(f"report   {page}\ncurves   tensorboard --logdir {config.folder}  (see Custom Scalars)")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

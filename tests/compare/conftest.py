@@ -1,0 +1,74 @@
+"""Comparisons on disk: real run folders whose games are written down, so that the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from rl_coordconv.compare.matrix import Comparison, load_comparison
+from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.runs.folder import RunFolder
+
+STEPS = 10_000
+
+
+@pytest.fixture
+def matrix_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write a matrix of two arms and return the file."""
+
+    def write(text: str = "", games: str = "[Breakout, Pong]", seeds: str = "[1, 2, 3]") -> Path:
+        file = tmp_path / "mine.yaml"
+        common = f"{{algo: ppo, total_timesteps: {STEPS}, device: cpu}}"
+        arms = "{cnn: {extractor: cnn}, coordconv: {extractor: coordconv}}"
+        lines = {
+            "games": games,
+            "seeds": seeds,
+            "output": str(tmp_path / "runs"),
+            "common": common,
+            "arms": arms,
+        }
+        lines |= dict(line.split(": ", 1) for line in text.splitlines())
+        file.write_text("".join(f"{key}: {value}\n" for key, value in lines.items() if value != "-"))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def written(matrix_file: Callable[..., Path]) -> Callable[..., Comparison]:
+    """Write finished runs that end at ``score(config)``, and return their comparison."""
+
+    def write(score: Callable[[RunConfig], float], steps: int = STEPS, **kwargs: str) -> Comparison:
+        comparison = load_comparison(matrix_file(**kwargs))
+        comparison.save()
+        for config in comparison.jobs:
+            write_run(config, score(config), steps)
+        return comparison
+
+    return write
+
+
+def write_run(config: RunConfig, final: float, steps: int = STEPS) -> None:
+    """Write a run whose games end every 100 steps, with returns that rise evenly to ``final``, then stay."""
+    run = RunFolder(config.folder)
+    run.create(config)
+    lines = ["#{}\n", "r,l,t,step\n"]
+    for step in range(100, steps + 1, 100):
+        lines.append(f"{final * min(1.0, step / (0.8 * STEPS))},100,1.0,{step}\n")
+    run.monitor.write_text("".join(lines))
+    with SummaryWriter(str(run.path)) as writer:
+        for step in (STEPS // 2, STEPS):
+            writer.add_scalar("time/fps", 1000, min(step, steps))
+            if config.extractor == "coordconv":
+                writer.add_scalar("coordconv/cnn.0/coord_weight_ratio", 0.1, min(step, steps))
+    if steps >= STEPS:
+        run.final_model.write_bytes(b"")
+
+
+@pytest.fixture(name="write_run")
+def write_run_fixture() -> Callable[..., None]:
+    """The function above, for tests that want one run more."""
+    return write_run
