@@ -91,12 +91,15 @@ def execute(jobs: list[Job], config: CompareConfig) -> dict[str, JobResult]:
         print("\nstopping: running runs finish their rollout and save", file=sys.stderr)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    with MatrixTable(jobs) as table:
-        if config.executor == "ray":
-            return run_on_ray(jobs, config.slots, config.address, table.show, stop)
-        return run_local(jobs, config.slots or default_slots(len(jobs)), table.show, stop)
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with MatrixTable(jobs) as table:
+            if config.executor == "ray":
+                return run_on_ray(jobs, config.slots, config.address, table.show, stop)
+            return run_local(jobs, config.slots or default_slots(len(jobs)), table.show, stop)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

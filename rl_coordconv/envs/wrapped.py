@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import (
 
 from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE
 from rl_coordconv.envs.games import canonical_game
+from rl_coordconv.envs.state import capture_emulator, capture_layer, restore_emulator, restore_layer
 
 VEC_ENVS = ("dummy", "subproc")
 """Names of the ways to run the environments: one after the other in this process, or a process each."""
@@ -42,6 +43,7 @@ class WholeGames(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
         layers: list[gym.Env] = [env]
         while isinstance(layers[-1], gym.Wrapper):
             layers.append(layers[-1].env)
+        self._layers = layers
         self._monitor = next(layer for layer in layers if isinstance(layer, Monitor))
         self._episodic_life = next((layer for layer in layers if isinstance(layer, EpisodicLifeEnv)), None)
         self._steps = 0
@@ -67,6 +69,18 @@ class WholeGames(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
         if "episode" in info:
             info["episode"]["l"] = self._steps
         return observation, np.float32(reward), terminated, truncated, info
+
+    def capture_state(self) -> dict[str, Any]:
+        """Return the state of the running game, as plain values and tensors."""
+        layers = [capture_layer(layer) for layer in self._layers]
+        return {"steps": self._steps, "layers": layers, **capture_emulator(self.unwrapped)}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Go on with the game that :meth:`capture_state` found; this environment has been reset before."""
+        for layer, values in zip(self._layers, state["layers"], strict=True):
+            restore_layer(layer, values)
+        restore_emulator(self.unwrapped, state)
+        self._steps, self._games = state["steps"], len(self._monitor.get_episode_lengths())
 
 
 def make_wrapped_vec_env(

@@ -25,6 +25,7 @@ import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
+from rl_coordconv.envs.state import capture_games, restore_games
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import atomic_path
 
@@ -123,6 +124,7 @@ def capture(model: OnPolicyAlgorithm) -> dict[str, Any]:
 
     :param model: The algorithm at a rollout boundary
     """
+    env = model.get_env()
     numpy_state: Any = np.random.get_state()
     python_state: Any = random.getstate()
     state: dict[str, Any] = {name: getattr(model, name, 0) for name in COUNTERS}
@@ -136,6 +138,7 @@ def capture(model: OnPolicyAlgorithm) -> dict[str, Any]:
         ],
         "last_obs": torch.as_tensor(model._last_obs),
         "last_episode_starts": torch.as_tensor(model._last_episode_starts),
+        "games": capture_games(env) if env else None,
     }
     return state
 
@@ -166,4 +169,9 @@ def restore(model: OnPolicyAlgorithm, path: Path) -> dict[str, Any]:
         torch.cuda.set_rng_state_all(state["cuda"])
     model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
+    env = model.get_env()
+    if env is not None and state["games"] is not None:
+        restore_games(env, state["games"])
+        model._last_obs = state["last_obs"].numpy()
+        model._last_episode_starts = state["last_episode_starts"].numpy()
     return state["extra"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
@@ -18,6 +18,7 @@ from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, Pr
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
 from rl_coordconv.runs.config import RunConfig
 from rl_coordconv.runs.evaluation import PeriodicEvaluation
+from rl_coordconv.runs.faults import FiniteLoss, explained
 from rl_coordconv.runs.folder import RunFolder
 
 BuildModel = Callable[[RunConfig, VecEnv], OnPolicyAlgorithm]
@@ -35,7 +36,7 @@ def train(config: RunConfig, build_model: BuildModel) -> RunFolder:
     """
     folder = RunFolder(config.folder)
     folder.check_free()
-    with contextlib.closing(make_training_env(config)) as env:
+    with training_env(config) as env:
         model = build_model(config, env)
         try:
             folder.create(config)
@@ -61,7 +62,7 @@ def resume(path: Path | str, build_model: BuildModel) -> RunFolder:
     if folder.finished:
         print(f"'{folder.path}' is finished: nothing to resume", file=sys.stderr)
         return folder
-    with folder.lock(), contextlib.closing(make_training_env(config)) as env:
+    with folder.lock(), training_env(config) as env:
         model = build_model(config, env)
         checkpoint, damaged = newest_intact(folder.checkpoints)
         for path in damaged:
@@ -71,8 +72,20 @@ def resume(path: Path | str, build_model: BuildModel) -> RunFolder:
     return folder
 
 
+@contextlib.contextmanager
+def training_env(config: RunConfig) -> Iterator[VecEnv]:
+    """Give the environments that an agent of this config learns from, and close them."""
+    env = make_training_env(config)
+    try:
+        yield env
+    finally:
+        # A dead environment process cannot be asked to close; what it died of is told already.
+        with contextlib.suppress(EOFError, ConnectionError):
+            env.close()
+
+
 def make_training_env(config: RunConfig) -> VecEnv:
-    """Return the environments that an agent of this config learns from."""
+    """Return the environments of :func:`training_env`."""
     return make_atari_vec_env(config.game, config.n_envs, config.backend, config.seed)
 
 
@@ -103,19 +116,21 @@ def learn(
     label = f"{config.game}/{config.arm}/seed{config.seed}"
     bar = ProgressBar(config.total_timesteps, label)
     # The checkpoint stands before the evaluation: a signal saves at once, resuming evaluates what was due.
-    callbacks = [EpisodeLog(folder, config), TensorBoardExtras(config), checkpoints, evaluation, bar]
+    log, extras = EpisodeLog(folder, config), TensorBoardExtras(config)
+    callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, bar]
     try:
-        remaining = config.total_timesteps - model.num_timesteps
-        if remaining > 0:
-            model.learn(
-                remaining,
-                callback=list(callbacks),
-                log_interval=1 if config.algo == "ppo" else 100,
-                reset_num_timesteps=False,
-            )
-        if evaluation.last_step < model.num_timesteps:
-            evaluation.evaluate()
-        save_model(model, folder.final_model)
+        with explained(model, config, folder):
+            remaining = config.total_timesteps - model.num_timesteps
+            if remaining > 0:
+                model.learn(
+                    remaining,
+                    callback=list(callbacks),
+                    log_interval=1 if config.algo == "ppo" else 100,
+                    reset_num_timesteps=False,
+                )
+            if evaluation.last_step < model.num_timesteps:
+                evaluation.evaluate()
+            save_model(model, folder.final_model)
     finally:
         bar.close()
         checkpoints.restore_signals()

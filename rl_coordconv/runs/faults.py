@@ -1,0 +1,87 @@
+"""What goes wrong in hours of training, as one line that says what to do; what was saved stays saved."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+from collections.abc import Iterator
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.checkpoints import newest_intact
+from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.runs.folder import RunFolder
+
+STORAGE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "your disk quota is used up: free some space",
+    errno.EROFS: "the file system has become read-only",
+    errno.EACCES: "the folder is not writable",
+    errno.EFBIG: "the file would be larger than this account may write",
+    errno.EIO: "the disk reports an error",
+}
+
+
+class FiniteLoss(BaseCallback):
+    """Stop after an update whose loss is NaN or infinite, before anything of it is saved."""
+
+    def _on_rollout_start(self) -> None:
+        losses = {key: value for key, value in self.logger.name_to_value.items() if "loss" in key}
+        if bad := [key for key, value in losses.items() if not math.isfinite(value)]:
+            raise FloatingPointError(f"{bad[0]} is {losses[bad[0]]}")
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def explained(model: OnPolicyAlgorithm, config: RunConfig, folder: RunFolder) -> Iterator[None]:
+    """
+    Turn what training cannot go on from into one line with the way out; anything else passes through.
+
+    :param model: The algorithm that is being trained
+    :param config: Its config
+    :param folder: Its folder
+    :raises UserError: Memory or disk is used up, an environment process died, or the loss is not finite
+    """
+    try:
+        yield
+    except Exception as error:
+        # E.g. zipfile raises an error of its own while it closes a file on a full disk.
+        cause = next((cause for inner in _chain(error) if (cause := _cause(inner, model, config))), None)
+        if cause is None:
+            raise
+        checkpoint, _ = newest_intact(folder.checkpoints)
+        saved = f"'{checkpoint}' is intact" if checkpoint else "there was no checkpoint yet"
+        raise UserError(
+            f"{cause}; {saved}, go on with python scripts/train.py --resume {folder.path}"
+        ) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it came out of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _cause(error: BaseException, model: OnPolicyAlgorithm, config: RunConfig) -> str | None:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        batch = "ppo.batch_size" if config.algo == "ppo" else "a2c.n_steps"
+        return f"out of memory: lower n_envs or {batch} in config.yaml"
+    if isinstance(error, OSError) and error.errno in STORAGE:
+        return f"cannot write '{error.filename or config.folder}': {STORAGE[error.errno]}"
+    if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):
+        return f"an environment process died at step {model.num_timesteps:,}"
+    # torch's distributions refuse the NaN logits of a policy that has become NaN within an update.
+    if isinstance(error, FloatingPointError) or "satisfy the constraint" in str(error):
+        detail = str(error).splitlines()[0] if isinstance(error, FloatingPointError) else "the policy is NaN"
+        return (
+            f"update {model._n_updates:,} at step {model.num_timesteps:,} failed: {detail}. "
+            f"Lower {config.algo}.learning_rate or {config.algo}.max_grad_norm, or use precision fp32"
+        )
+    return None

@@ -1,0 +1,122 @@
+"""Faults in the middle of a real training are one line, and nothing that was saved is lost."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.runs.checkpoints import load_parameters, newest_intact
+from rl_coordconv.runs.folder import RunFolder
+
+SMALL = [
+    *("--game", "Freeway", "--n-envs", "2", "--device", "cpu", "--features-dim", "16", "--eval-freq", "0"),
+    *("--eval-episodes", "1", "--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1"),
+    *("--checkpoint-freq", "64"),
+]
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "ppo" / "Freeway" / "coordconv" / "seed1")
+
+
+def one_line(capsys) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    assert not any("Traceback" in line for line in lines)
+    return lines[-1]
+
+
+def test_loss_that_is_not_finite_names_the_update_and_keeps_the_last_good_state(script, run, capsys):
+    args = ["--ppo.learning_rate", "1e30", "--ppo.max_grad_norm", "1e30"]
+    assert script("train", *SMALL, *args, "--total-timesteps", 640) == 2
+    line = one_line(capsys)
+    assert "update " in line
+    assert "Lower ppo.learning_rate or ppo.max_grad_norm" in line
+    assert not run.finished
+    checkpoint, damaged = newest_intact(run.checkpoints)
+    assert damaged == []
+    if checkpoint is not None:
+        weights = load_parameters(checkpoint, "cpu")["policy"].values()
+        assert all(torch.isfinite(weight).all() for weight in weights)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_full_disk_is_one_line_and_resume_goes_on(script, run, capsys, tmp_path, monkeypatch):
+    """The kernel itself says that the disk is full, while the last model is saved."""
+    from rl_coordconv.runs import train as module
+
+    created = RunFolder.create
+
+    def create(self, config):
+        created(self, config)
+        self.final_model.with_name(".final_model.tmp.zip").symlink_to("/dev/full")
+
+    monkeypatch.setattr(module.RunFolder, "create", create)
+    assert script("train", *SMALL, "--total-timesteps", 256) == 2
+    line = one_line(capsys)
+    assert "the disk is full: free some space" in line
+    assert f"--resume {run.path.relative_to(tmp_path)}" in line
+    assert script("train", "--resume", run.path) == 0
+    assert run.finished
+
+
+def test_out_of_memory_says_what_to_lower(script, capsys, monkeypatch):
+    """A real allocation that this process may not make."""
+    from rl_coordconv.runs import train as module
+
+    class Greedy(module.FiniteLoss):
+        def _on_rollout_start(self) -> None:
+            torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr(module, "FiniteLoss", Greedy)
+    assert script("train", *SMALL, "--total-timesteps", 256) == 2
+    assert "out of memory: lower n_envs or ppo.batch_size" in one_line(capsys)
+
+
+def test_dead_environment_process_is_one_line(script, run, capsys, monkeypatch):
+    from rl_coordconv.runs import train as module
+
+    def make_env(config):
+        return make_atari_vec_env(config.game, config.n_envs, "gymnasium", config.seed, vec_env="subproc")
+
+    class Killer(module.FiniteLoss):
+        def _on_rollout_start(self) -> None:
+            if self.num_timesteps >= 128:
+                self.training_env.unwrapped.processes[0].kill()
+
+    monkeypatch.setattr(module, "make_training_env", make_env)
+    monkeypatch.setattr(module, "FiniteLoss", Killer)
+    assert script("train", *SMALL, "--total-timesteps", 256) == 2
+    assert "an environment process died at step 128" in one_line(capsys)
+    assert newest_intact(run.checkpoints)[0] is not None
+
+
+def test_folder_that_cannot_be_written_is_one_line_and_leaves_nothing(script, capsys, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert script("train", *SMALL, "--output", tmp_path / "file") == 2
+    assert "cannot be made" in one_line(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_file_size_limit_while_saving_keeps_the_checkpoints_before(script, run, capsys):
+    """A limit of the operating system stands for a quota: saving fails, what was saved stays intact."""
+    assert script("train", *SMALL, "--total-timesteps", 128) == 0
+    run.final_model.unlink()
+    size = next(run.checkpoints.glob("*.zip")).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = newest_intact(run.checkpoints)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+    try:
+        assert script("train", "--resume", run.path) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot write" in one_line(capsys)
+    assert newest_intact(run.checkpoints) == kept
+    assert not [*run.path.rglob("*.tmp*")]
+    shutil.rmtree(run.path)

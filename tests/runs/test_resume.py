@@ -1,0 +1,102 @@
+"""Stopped and resumed training is the training that was never stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import agents
+from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact
+from rl_coordconv.runs.config import parse_config
+from rl_coordconv.runs.curves import read_games
+from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.train import resume, train
+
+TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
+STEPS = 2048
+OPTIONS = [
+    *("--game", "Breakout", "--n-envs", "4", "--device", "cpu", "--features-dim", "16"),
+    *("--eval-freq", "0", "--eval-episodes", "1", "--total-timesteps", str(STEPS)),
+    *("--ppo.n_steps", "32", "--ppo.batch_size", "64", "--ppo.n_epochs", "2"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("buffer", ["device", "host"])
+def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    backend = (
+        "--backend",
+        "gymnasium",
+        "--algo",
+        algo,
+        "--buffer",
+        buffer,
+        "--checkpoint-freq",
+        str(STEPS // 2),
+    )
+    config = parse_config([*OPTIONS, *backend, "--keep-checkpoints", "9"])
+    unbroken = train(dataclasses.replace(config, name="unbroken").validate(), agents.build)
+    broken = RunFolder("runs/broken/Breakout/coordconv/seed1")
+    broken.create(dataclasses.replace(config, name="broken").validate())
+    half = list_checkpoints(unbroken.checkpoints)[-1]
+    (broken.checkpoints / half.name).write_bytes(half.read_bytes())
+    torch.manual_seed(99)  # what a new process would have
+    resume(broken.path, agents.build)
+    expected, found = (load_parameters(run.final_model, "cpu") for run in (unbroken, broken))
+    assert expected["policy"].keys() == found["policy"].keys()
+    for name, weight in expected["policy"].items():
+        assert torch.equal(weight, found["policy"][name]), name
+    assert not torch.equal(
+        expected["policy"]["action_net.weight"], load_parameters(half, "cpu")["policy"]["action_net.weight"]
+    )
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path, curves):
+    """SIGKILL at random moments: every step is trained in the end, and the curve shows each once."""
+    rng = random.Random(0)
+    run = RunFolder(tmp_path / "runs" / "ppo" / "Freeway" / "coordconv" / "seed1")
+    options = ["--game", "Freeway", *OPTIONS[2:], "--total-timesteps", "25600", "--checkpoint-freq", "256"]
+    start = [*options, "--keep-checkpoints", "3"]
+    kills = 0
+    while not run.finished:
+        words = ["--resume", str(run.path)] if run.config_file.is_file() else start
+        process = subprocess.Popen(
+            [sys.executable, str(TRAIN), *words],
+            cwd=tmp_path,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        if kills < 20:
+            had = newest(run)
+            while process.poll() is None and newest(run) == had:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        paths = list_checkpoints(run.checkpoints)
+        intact, damaged = newest_intact(run.checkpoints)
+        assert damaged == []
+        assert intact in paths
+    assert kills == 20
+    steps = [step for step, _ in curves(run.path)["time/fps"]]
+    assert steps == list(range(128, 25600 + 1, 128))
+    games, _ = read_games(run)
+    assert list(games) == sorted(games)
+
+
+def newest(run: RunFolder) -> Path | None:
+    return next(iter(list_checkpoints(run.checkpoints)), None)
