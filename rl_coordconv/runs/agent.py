@@ -12,6 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import load_parameters, newest_intact
 from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.runs.export import MODEL, check_hashes, load_policy
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.train import BuildModel, make_training_env
 
@@ -20,8 +21,8 @@ def find_run(path: Path) -> tuple[RunFolder, Path]:
     """
     Return the run folder and the model file that ``path`` means.
 
-    :param path: A run folder (its best model, else the final one, else the newest checkpoint), or a zip
-        inside of one
+    :param path: A run folder (its best model, else the final one, else the newest checkpoint), a zip
+        inside of one, or a folder from ``scripts/export.py``
     :raises UserError: There is no run, or nothing saved in it yet
     """
     if not path.exists():
@@ -35,6 +36,9 @@ def find_run(path: Path) -> tuple[RunFolder, Path]:
             "agent, and that can run any code: if you trust its source, add --trust with --algo and --game"
         )
     folder = RunFolder(path)
+    if (path / MODEL).is_file():
+        check_hashes(path)
+        return folder, path / MODEL
     folder.load_config()
     for model in (folder.best_model, folder.final_model, newest_intact(folder.checkpoints)[0]):
         if model is not None and model.is_file():
@@ -48,19 +52,21 @@ def load_run(
     """
     Rebuild the agent of a run from its ``config.yaml`` and the tensors in its zip.
 
-    :param path: A run folder, or a zip inside of one
+    :param path: A run folder, a zip inside of one, or a folder from ``scripts/export.py``
     :param build_model: Makes the SB3 algorithm (``agents.build``)
     :param device: Where to put the agent
-    :return: The agent, its run's config, and the zip it came from
+    :return: The agent, its run's config, and the file it came from
     :raises UserError: The folder or the zip is missing, damaged, or they do not fit together
     """
     folder, model_file = find_run(Path(path))
     config = folder.load_config(device=device)
     with contextlib.closing(make_training_env(config)) as env:
         model = build_model(config, env)
-    parameters = load_parameters(model_file, model.device)
     try:
-        model.policy.load_state_dict(parameters["policy"])
+        if model_file.name == MODEL:
+            load_policy(model.policy, model_file)
+        else:
+            model.policy.load_state_dict(load_parameters(model_file, model.device)["policy"])
     except RuntimeError as error:
         raise UserError(f"model '{model_file}' does not fit the config of its run: {error}") from None
     return model, config, model_file

@@ -23,7 +23,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.runs.folder import versions, write_text
 from rl_coordconv.tasks.not_so_clevr import NotSoClevr
-from rl_coordconv.tasks.toy_models import count_parameters, make_model
+from rl_coordconv.tasks.toy_models import CoordRenderer, count_parameters, make_model
 from rl_coordconv.tasks.toy_tasks import Task, make_task
 
 EVAL_BATCH = {"cpu": 4, "cuda": 256}  # what a CPU's cache holds; what keeps a GPU busy
@@ -52,11 +52,27 @@ class Recipe:
 RECIPES = {
     ("classification", "coordconv"): Recipe(0.01, 64, 20_000, 100, 0.5),
     ("classification", "conv"): Recipe(0.05, 32, 150_000, 250),
-    ("rendering", "coordconv"): Recipe(0.01, 32, 2000, 200),
+    ("rendering", "coordconv"): Recipe(0.01, 64, 20_000, 200, 0.5),
     ("rendering", "conv"): Recipe(0.01, 32, 150_000, 250),
     ("regression", "coordconv"): Recipe(0.01, 32, 1500, 100, 1e-5),
     ("regression", "conv"): Recipe(0.002, 32, 50_000, 250),
 }
+
+
+def parameter_groups(model: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """
+    Return what the optimizer treats alike.
+
+    The renderer's painter sees the same patch in every sample, so there is nothing for weight decay to
+    generalise, and its five narrow layers die at the classifier's learning rate.
+
+    :param model: The network
+    :param learning_rate: The recipe's
+    """
+    if not isinstance(model, CoordRenderer):
+        return [{"params": list(model.parameters())}]
+    painter = {"params": list(model.painter.parameters()), "weight_decay": 0.0, "lr": 0.3 * learning_rate}
+    return [{"params": list(model.classifier.parameters())}, painter]
 
 
 @dataclass(frozen=True)
@@ -207,8 +223,11 @@ class _Loop:
         self.options, self.recipe, self.task, self.model = options, recipe, task, model
         self.train, self.test, self.writer, self.progress = train, test, writer, progress
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+            parameter_groups(model, recipe.learning_rate),
+            recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
         )
+        self.learning_rates = [group["lr"] for group in self.optimizer.param_groups]
         generator = torch.Generator().manual_seed(options.seed)
         self.examples = test[torch.randperm(len(test), generator=generator)[:3].to(test.device)]
         self.history: list[Evaluation] = []
@@ -259,8 +278,8 @@ class _Loop:
 
     def _update(self, batch: Tensor, spent: float) -> Tensor:
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * (1 - spent)
+        for group, learning_rate in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
+            group["lr"] = learning_rate * (1 - spent)
         loss = self.task.loss(self.model, batch)
         self.optimizer.zero_grad()
         loss.backward()

@@ -1,0 +1,237 @@
+"""
+Agents to hand on: tensors and text, nothing in them that can run code.
+
+On disk, in the folder::
+
+    README.md           model card: game, arm, steps, scores, command, versions
+    model.safetensors   the policy's weights
+    config.yaml         how to rebuild the policy
+    metrics.json        scores of the run's evaluation of this agent
+    policy.onnx         on request: frames to action logits and value
+    SHA256SUMS          hashes of all of these, checked before anything is read
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.runs.evaluation import read_evaluations, summarise
+from rl_coordconv.runs.folder import RunFolder, versions
+
+MODEL = "model.safetensors"
+ONNX = "policy.onnx"
+HASHES = "SHA256SUMS"
+EXTRACTOR = "features_extractor."
+ALIASES = ("pi_features_extractor.", "vf_features_extractor.")
+
+CARD = """# {game}: {algo} with {arm}
+
+A Stable-Baselines3 agent trained with rl-coordconv for the
+Atari game {game}.
+
+| | |
+|---|---|
+| game | {game} |
+| arm | {arm} (extractor `{extractor}`) |
+| algorithm | {algo} |
+| steps | {steps:,} (4 frames each) |
+| seed | {seed} |
+| score | {score} |
+
+Raw return of full games, actions sampled, as DeepMind's preprocessing has it; one training run with one seed
+says little about the method.
+
+## Use
+
+```python
+import agents
+
+model = agents.load_agent("{folder}")          # no unpickling; shapes and hashes are checked
+action, _ = model.predict(frames)              # frames: (batch, {stack}, {size}, {size}) uint8
+```
+
+or `python scripts/evaluate.py {folder} --gif agent.gif`.
+
+## Where it comes from
+
+Trained by
+
+```
+{command}
+```
+
+with {versions}.
+"""
+
+
+class PolicyOutputs(nn.Module):
+    """
+    Frames to action logits and value, as one graph.
+
+    :param policy: SB3's actor-critic policy
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Return logits ``(batch, actions)`` and values ``(batch, 1)``.
+
+        :param frames: ``(batch, 4, 84, 84) uint8``
+        """
+        extractor = self.policy.features_extractor
+        # The class's own forward: the instance's may be compiled, or made for a memory format.
+        features = type(extractor).forward(extractor, frames.float() / 255)
+        actor, critic = self.policy.mlp_extractor(features)
+        return self.policy.action_net(actor), self.policy.value_net(critic)
+
+
+def export_agent(
+    policy: ActorCriticPolicy, config: RunConfig, model_file: Path, folder: Path, onnx: bool = False
+) -> None:
+    """
+    Write a folder to hand on; it is there complete or not at all.
+
+    :param policy: The agent's policy, on the CPU
+    :param config: Its run's config
+    :param model_file: The zip it came from, inside of its run's folder
+    :param folder: Where to; must not exist
+    :param onnx: Also write ``policy.onnx``
+    :raises UserError: The folder exists or cannot be made
+    """
+    if folder.exists():
+        raise UserError(f"'{folder}' exists already: choose another folder")
+    draft = folder.with_name(f".{folder.name}.tmp")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        metrics = _metrics(model_file)
+        save_policy(policy, draft / MODEL)
+        shared = dataclasses.replace(config, device="auto", output="runs")
+        (draft / "config.yaml").write_text(shared.to_yaml(), encoding="utf-8")
+        (draft / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (draft / "README.md").write_text(_card(config, metrics, model_file, folder), encoding="utf-8")
+        if onnx:
+            _export_onnx(policy, draft / ONNX)
+        names = sorted(path.name for path in draft.iterdir())
+        (draft / HASHES).write_text("".join(f"{_sha256(draft / name)}  {name}\n" for name in names))
+        os.replace(draft, folder)
+    except OSError as error:
+        raise UserError(f"folder '{folder}' cannot be made: {error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def save_policy(policy: ActorCriticPolicy, path: Path) -> None:
+    """Write a policy's weights as safetensors, the extractor that actor and critic share once."""
+    weights = {name: value for name, value in policy.state_dict().items() if not name.startswith(ALIASES)}
+    save_file({name: value.contiguous() for name, value in weights.items()}, path)
+
+
+def load_policy(policy: ActorCriticPolicy, path: Path) -> None:
+    """
+    Give a policy the weights that :func:`save_policy` wrote.
+
+    :raises RuntimeError: Names or shapes differ
+    """
+    weights = load_file(path)
+    extractor = {name: value for name, value in weights.items() if name.startswith(EXTRACTOR)}
+    for alias in ALIASES:
+        weights |= {alias + name.removeprefix(EXTRACTOR): value for name, value in extractor.items()}
+    policy.load_state_dict(weights)
+
+
+def check_hashes(folder: Path) -> None:
+    """
+    Make sure that an exported folder is as it was written.
+
+    :param folder: From :func:`export_agent`
+    :raises UserError: A file is missing, changed, or not in the list
+    """
+    file = folder / HASHES
+    if not file.is_file():
+        raise UserError(f"'{folder}' holds {MODEL} but no {HASHES}: it was not made by scripts/export.py")
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    hashes = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
+    for name in (MODEL, "config.yaml"):
+        if name not in hashes:
+            raise UserError(f"'{file}' does not list {name}: the folder is damaged")
+    for name, sha in hashes.items():
+        path = folder / Path(name).name
+        if not path.is_file() or _sha256(path) != sha:
+            raise UserError(f"'{path}' is missing or not what was exported: its hash differs from {HASHES}")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _metrics(model_file: Path) -> dict[str, Any]:
+    """Return the evaluation of the agent in a zip: the best one's, else the last."""
+    run = RunFolder(next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file()))
+    records = read_evaluations(run.evaluations)
+    if not records:
+        return {}
+    best = max(records, key=lambda record: float(np.mean(record["returns"])))
+    record = best if model_file == run.best_model else records[-1]
+    return {"step": record["step"], "games": len(record["returns"]), **summarise(record["returns"])}
+
+
+def _card(config: RunConfig, metrics: dict[str, Any], model_file: Path, folder: Path) -> str:
+    score = "not evaluated"
+    if metrics:
+        score = "{mean:.1f} ± {std:.1f} over {games} games (IQM {iqm:.1f}, min {min:.0f}, max {max:.0f})"
+        score = score.format(**metrics)
+    return CARD.format(
+        game=config.game,
+        arm=config.arm,
+        extractor=config.extractor,
+        algo=config.algo.upper(),
+        steps=metrics.get("step", config.total_timesteps),
+        seed=config.seed,
+        score=score,
+        folder=folder.name,
+        stack=N_STACK,
+        size=SCREEN_SIZE,
+        command=_command(model_file),
+        versions=", ".join(f"{name} {version}" for name, version in versions().items()),
+    )
+
+
+def _command(model_file: Path) -> str:
+    file = next(
+        (parent / "command.txt" for parent in model_file.parents[:2] if (parent / "command.txt").is_file()),
+        None,
+    )
+    return file.read_text(encoding="utf-8").strip() if file else "(not recorded)"
+
+
+def _export_onnx(policy: ActorCriticPolicy, path: Path) -> None:
+    frames = torch.zeros(2, N_STACK, SCREEN_SIZE, SCREEN_SIZE, dtype=torch.uint8)
+    torch.onnx.export(
+        PolicyOutputs(policy).eval(),
+        (frames,),
+        str(path),
+        input_names=["frames"],
+        output_names=["logits", "value"],
+        dynamic_shapes={"frames": {0: torch.export.Dim("batch", min=1)}},
+        dynamo=True,
+        external_data=False,
+    )

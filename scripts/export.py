@@ -1,0 +1,54 @@
+"""
+Make an agent safe to hand on: weights as safetensors, a model card, hashes; nothing that can run code.
+
+python scripts/export.py runs/ppo/Breakout/coordconv/seed1 my_agent
+python scripts/export.py runs/ppo/Breakout/coordconv/seed1 my_agent --onnx
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import agents
+from rl_coordconv.cli import parse_dataclass
+from rl_coordconv.errors import UserError, exit_on_user_error
+from rl_coordconv.runs.agent import load_run
+from rl_coordconv.runs.export import MODEL, export_agent
+
+
+@dataclass
+class ExportConfig:
+    """Export an agent.
+
+    Args:
+        run: Run folder, or a zip inside of one
+        folder: Where to; must not exist
+        onnx: Also write policy.onnx (needs the packages onnx and onnxscript)
+    """
+
+    run: Path
+    folder: Path
+    onnx: bool = False
+
+
+@exit_on_user_error
+def main(args: Sequence[str]) -> None:
+    """Export, and say where."""
+    config = parse_dataclass(ExportConfig, args, prog="export.py")
+    if config.onnx:
+        try:
+            import onnxscript  # noqa: F401
+        except ImportError:
+            raise UserError("--onnx needs onnx and onnxscript: pip install onnx onnxscript") from None
+    model, run, model_file = load_run(config.run, agents.build, "cpu")
+    if model_file.name == MODEL:
+        raise UserError(f"'{config.run}' is an exported agent already: copy it")
+    export_agent(model.policy, run, model_file, config.folder, config.onnx)
+    print(f"exported {config.folder}: play it with python scripts/evaluate.py {config.folder}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

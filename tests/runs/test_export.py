@@ -1,0 +1,207 @@
+"""Exported agents play as the original, run no code, and tell when they were changed."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+import agents
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+RUN = Path("runs/ppo/Freeway/coordconv/seed1")
+FILES = {"README.md", "SHA256SUMS", "config.yaml", "metrics.json", "model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A tiny finished run, trained in a process of its own."""
+    folder = tmp_path_factory.mktemp("trained")
+    small = [
+        *(
+            "--game",
+            "Freeway",
+            "--n-envs",
+            "2",
+            "--eval-freq",
+            "0",
+            "--eval-episodes",
+            "1",
+            "--device",
+            "cpu",
+        ),
+        *("--features-dim", "16", "--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1"),
+        *("--total-timesteps", "128", "--checkpoint-freq", "64"),
+    ]
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *small], cwd=folder, check=True)
+    return folder / RUN
+
+
+@pytest.fixture
+def exported(script, trained, tmp_path) -> Path:
+    assert script("export", trained, "agent") == 0
+    return tmp_path / "agent"
+
+
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (16, 4, 84, 84), dtype=np.uint8)
+
+
+def test_plays_as_the_original(trained, exported, monkeypatch):
+    original = agents.load_agent(trained, "cpu")
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was unpickled")
+
+    for module, name in ((pickle, "loads"), (pickle, "load"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    copy = agents.load_agent(exported, "cpu")
+    expected, found = (model.predict(frames(), deterministic=True)[0] for model in (original, copy))
+    assert (expected == found).all()
+    for name, weight in original.policy.state_dict().items():
+        assert torch.equal(weight, copy.policy.state_dict()[name])
+
+
+def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
+    assert {path.name for path in exported.iterdir()} == FILES
+    card = (exported / "README.md").read_text()
+    metrics = json.loads((exported / "metrics.json").read_text())
+    record = json.loads(RunFolder(trained).evaluations.read_text().splitlines()[-1])
+    assert metrics["mean"] == np.mean(record["returns"])
+    assert f"{metrics['mean']:.1f} ± {metrics['std']:.1f} over 1 games" in card
+    for text in (
+        "Freeway",
+        "coordconv",
+        "128 (4 frames each)",
+        "train.py --game Freeway",
+        f"torch {torch.__version__}",
+    ):
+        assert text in card
+
+
+def test_evaluate_takes_the_folder(exported, script, capsys):
+    assert script("evaluate", exported, "--games", 1) == 0
+    assert "Freeway" in capsys.readouterr().out
+
+
+def test_onnx_computes_the_same(script, trained, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert script("export", trained, "agent", "--onnx") == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "agent" / "policy.onnx"))
+    logits, value = session.run(None, {"frames": frames()})
+    policy = agents.load_agent(trained, "cpu").policy
+    with torch.no_grad():
+        distribution = policy.get_distribution(torch.as_tensor(frames()))
+        expected = policy.predict_values(torch.as_tensor(frames()))
+    np.testing.assert_allclose(value, expected.numpy(), atol=1e-4)
+    shifted = distribution.distribution.logits.numpy()
+    np.testing.assert_allclose(
+        logits - logits.max(1, keepdims=True), shifted - shifted.max(1, keepdims=True), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.yaml", "metrics.json", "README.md", "SHA256SUMS"]
+)
+def test_changed_file_is_one_line(exported, script, capsys, name):
+    data = bytearray((exported / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (exported / name).write_bytes(data)
+    assert script("evaluate", exported, "--games", 1) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    (exported / name).unlink()
+    with pytest.raises(UserError):
+        agents.load_agent(exported, "cpu")
+
+
+def test_config_of_another_network_is_refused(exported):
+    config = (exported / "config.yaml").read_text().replace("features_dim: 16", "features_dim: 17")
+    (exported / "config.yaml").write_text(config)
+    sums = (exported / "SHA256SUMS").read_text().splitlines()
+    new = f"{hashlib.sha256(config.encode()).hexdigest()}  config.yaml"
+    lines = [new if line.endswith("config.yaml") else line for line in sums]
+    (exported / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match="does not fit the config"):
+        agents.load_agent(exported, "cpu")
+
+
+def test_bad_export_is_one_line_and_leaves_nothing(exported, trained, script, capsys, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    for args, says in (
+        ([trained, "agent"], "exists already"),
+        ([exported, "copy"], "is an exported agent already"),
+        (["nowhere", "copy"], "'nowhere' does not exist"),
+        ([trained, exported / "README.md" / "copy"], "cannot be made"),
+    ):
+        assert script("export", *args) == 2
+        assert says in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+class Payload:
+    """Its pickle creates a file."""
+
+    def __reduce__(self):
+        return (Path("pwned").touch, ())
+
+
+def make_malicious(source: Path, target: Path) -> None:
+    """Copy an SB3 zip, every pickle in it replaced by the payload."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            if name == "data":
+                payload = base64.b64encode(pickle.dumps(Payload())).decode()
+                values = {key: {":type:": "x", ":serialized:": payload} for key in json.loads(old.read(name))}
+                new.writestr(name, json.dumps(values))
+            elif name.endswith((".pth", ".pt")):
+                new.writestr(name, pickle.dumps(Payload()))
+            else:
+                new.writestr(name, old.read(name))
+
+
+def test_malicious_zip_runs_nothing_through_any_script(script, trained, tmp_path, capsys):
+    run = tmp_path / RUN
+    shutil.copytree(trained, run)
+    source = run / "final_model.zip"
+    evil = tmp_path / "evil.zip"
+    make_malicious(source, evil)
+    with contextlib.suppress(Exception):  # what a careless loader would do
+        PPO.load(evil)
+    assert Path("pwned").exists(), "the payload must work, or this test shows nothing"
+    Path("pwned").unlink()
+    for model in ("best_model.zip", "final_model.zip"):
+        (run / model).unlink(missing_ok=True)
+        shutil.copy(evil, run / model)
+    for args in (
+        ("evaluate", evil),
+        ("evaluate", run),
+        ("evaluate", run / "final_model.zip"),
+        ("export", run, "out"),
+        ("export", evil, "out"),
+        ("report", tmp_path / "runs" / "ppo"),
+    ):
+        script(*args)
+        assert not Path("pwned").exists(), args
+    # The checkpoint's name carries its hash, so a stranger can make a fitting one.
+    for old in run.glob("checkpoints/*.zip"):
+        old.unlink()
+    sha = hashlib.sha256(evil.read_bytes()).hexdigest()[:16]
+    shutil.copy(evil, run / "checkpoints" / f"step_000000064_sha256_{sha}.zip")
+    (run / "final_model.zip").unlink()
+    assert script("train", "--resume", run) == 2
+    assert not Path("pwned").exists()
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: ")
