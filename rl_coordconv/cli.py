@@ -29,6 +29,17 @@ class OneLineParser(ArgumentParser):
         """
         raise UserError(self._one_line(message))
 
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        Make the objects; jsonargparse lets some values through that then do not make one.
+
+        :raises UserError: The values do not make an object
+        """
+        try:
+            return super().instantiate(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise UserError(f"the options do not fit together: {error}") from None
+
     def _one_line(self, message: str) -> str:
         text = " ".join(message.split())
         unknown = re.search(r"option '([\w.-]+)'|arguments: --([\w.-]+)", text, re.IGNORECASE)

@@ -185,6 +185,8 @@ def _arm_config(
         if key in merged:
             raise UserError(f"{where}: '{key}' is set by the comparison, not by an arm")
     file = merged.pop("config", None)
+    if file is not None and not isinstance(file, str):
+        raise UserError(f"{where}: config is {file}: it must be a file name")
     base = read_yaml(path.parent / file) if file else {}
     fixed = {**place, "game": game, "arm": arm}
     return config_from_dict({**_merge(base, merged), **fixed}, where)

@@ -148,6 +148,9 @@ class RunConfig:
 
         :raises UserError: A value is not allowed; nothing has been created by then
         """
+        _check_given(self)
+        _check_given(self.ppo, "ppo.")
+        _check_given(self.a2c, "a2c.")
         choose("extractor", self.extractor, EXTRACTORS)
         choose("backend", self.backend, BACKENDS)
         _check_counts(self)
@@ -196,6 +199,15 @@ class RunConfig:
 
 MAY_BE_ZERO = {"seed", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
 AT_MOST_ONE = {"gamma", "gae_lambda"}
+
+
+def _check_given(section: Any, prefix: str = "") -> None:
+    """Refuse ``null`` where a value is needed; the parser lets some through."""
+    if section is None:
+        raise UserError(f"{prefix[:-1]} is null: leave it out, or give its options")
+    for entry in dataclasses.fields(section):
+        if getattr(section, entry.name) is None and "None" not in str(entry.type):
+            raise UserError(f"{prefix}{entry.name} is null: leave it out, or give a value")
 
 
 def _check_counts(section: Any, prefix: str = "") -> None:

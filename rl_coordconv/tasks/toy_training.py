@@ -52,7 +52,7 @@ class Recipe:
 RECIPES = {
     ("classification", "coordconv"): Recipe(0.01, 64, 20_000, 100, 0.5),
     ("classification", "conv"): Recipe(0.05, 32, 150_000, 250),
-    ("rendering", "coordconv"): Recipe(0.01, 64, 20_000, 200, 0.5),
+    ("rendering", "coordconv"): Recipe(0.01, 64, 20_000, 1000, 0.5),
     ("rendering", "conv"): Recipe(0.01, 32, 150_000, 250),
     ("regression", "coordconv"): Recipe(0.01, 32, 1500, 100, 1e-5),
     ("regression", "conv"): Recipe(0.002, 32, 50_000, 250),
