@@ -48,7 +48,7 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     return run
 
 
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it never happened"
