@@ -10,6 +10,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
+ALL = slice(None)
+
 
 class DeviceRolloutBuffer(RolloutBuffer):
     """
@@ -41,7 +43,7 @@ class DeviceRolloutBuffer(RolloutBuffer):
             raise ValueError(f"observations must be stacked uint8 frames (stack, height, width), got {shape}")
         self._frames = torch.empty(0)
         self._checked = False
-        self._previous = np.empty(0, dtype=np.uint8)
+        self._previous = np.empty((n_envs, *shape), dtype=np.uint8)
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
@@ -63,28 +65,32 @@ class DeviceRolloutBuffer(RolloutBuffer):
         self.generator_ready = False
         self.pos, self.full = 0, False
 
-    def put_frames(self, observations: np.ndarray, episode_starts: np.ndarray) -> torch.Tensor:
+    def put_frames(
+        self, step: int, observations: np.ndarray, episode_starts: np.ndarray, envs: slice = ALL
+    ) -> torch.Tensor:
         """
         Send what is new in an observation to the device, and return the observation from there.
 
-        :param observations: (n_envs, stack, height, width) uint8, newest frame last
-        :param episode_starts: (n_envs,) bool: where this is the first observation of an episode
+        :param step: Which step of the rollout, from 0
+        :param observations: (n, stack, height, width) uint8, newest frame last
+        :param episode_starts: (n,) bool: where this is the first observation of an episode
+        :param envs: Which environments these are
         :return: The same on the device
         """
         stack = self.obs_shape[0]
         if not self._checked:
-            self._check(observations, episode_starts)
-        if self.pos == 0:
-            old = torch.as_tensor(observations[:, :-1].swapaxes(0, 1).reshape(-1, self._frames.shape[1]))
-            self._frames[: len(old)] = old.to(self.device)
-        first = (self.pos + stack - 1) * self.n_envs
-        self._pinned.numpy()[:] = observations[:, -1].reshape(self.n_envs, -1)
-        self._frames[first : first + self.n_envs].copy_(self._pinned, non_blocking=True)
-        self.episode_starts[self.pos] = episode_starts
-        self._rows[self.pos] = self._rows_of_step(self.pos)
+            self._check(step, observations, episode_starts, envs)
+        frames = self._frames[:-1].view(-1, self.n_envs, self._frames.shape[1])
+        if step == 0:
+            old = torch.as_tensor(observations[:, :-1].swapaxes(0, 1).reshape(stack - 1, -1, frames.shape[2]))
+            frames[: stack - 1, envs] = old.to(self.device)
+        self._pinned.numpy()[envs] = observations[:, -1].reshape(len(observations), -1)
+        frames[step + stack - 1, envs].copy_(self._pinned[envs], non_blocking=True)
+        self.episode_starts[step, envs] = episode_starts
+        self._rows[step, envs] = self._rows_of_step(step)[envs]
         if self.device.type == "cpu":
             return torch.from_numpy(observations)
-        return self._stacks(torch.from_numpy(self._rows[self.pos]))
+        return self._stacks(torch.from_numpy(self._rows[step, envs]))
 
     def _rows_of_step(self, step: int) -> np.ndarray:
         """Return, (n_envs, stack) int64, the rows of ``_frames`` that make up the observations of a step."""
@@ -107,18 +113,18 @@ class DeviceRolloutBuffer(RolloutBuffer):
         _, height, width = self.obs_shape
         return stacks.view(len(rows), height, width, len(columns)).permute(0, 3, 1, 2)
 
-    def _check(self, observations: np.ndarray, episode_starts: np.ndarray) -> None:
+    def _check(self, step: int, observations: np.ndarray, episode_starts: np.ndarray, envs: slice) -> None:
         """Make sure, during the first rollout, that the observations are what this buffer takes them for."""
         started = np.asarray(episode_starts, dtype=bool)
-        if self.pos:
-            expected = self._previous[:, 1:].copy()
+        if step:
+            expected = self._previous[envs, 1:].copy()
             expected[started] = 0
             if not np.array_equal(observations[:, :-1], expected):
                 raise ValueError(
                     "these environments do not stack single frames (newest last, zeros before an episode's "
                     "start), so the device buffer cannot rebuild their observations: use buffer='host'"
                 )
-        self._previous = observations.copy()
+        self._previous[envs] = observations
 
     def add(
         self,
@@ -130,17 +136,29 @@ class DeviceRolloutBuffer(RolloutBuffer):
         log_prob: torch.Tensor,
     ) -> None:
         """Store one step of all environments, as SB3's buffer does."""
-        self.put_frames(obs, episode_start)
-        self.add_step(action, reward, value.detach().cpu().numpy(), log_prob.detach().cpu().numpy())
+        self.put_frames(self.pos, obs, episode_start)
+        self.put_decisions(self.pos, action, value.detach().cpu().numpy(), log_prob.detach().cpu().numpy())
+        self.end_step(reward)
 
-    def add_step(
-        self, action: np.ndarray, reward: np.ndarray, value: np.ndarray, log_prob: np.ndarray
+    def put_decisions(
+        self, step: int, action: np.ndarray, value: np.ndarray, log_prob: np.ndarray, envs: slice = ALL
     ) -> None:
-        """Store what belongs to the observation last given to :meth:`put_frames`; arrays of ``n_envs``."""
-        self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
+        """
+        Store what the policy answered to an observation.
+
+        :param step: Which step of the rollout, from 0
+        :param action: (n,) or (n, 1)
+        :param value: (n,) or (n, 1)
+        :param log_prob: (n,)
+        :param envs: Which environments these are
+        """
+        self.actions[step, envs] = action.reshape(-1, self.action_dim)
+        self.values[step, envs] = value.reshape(-1)
+        self.log_probs[step, envs] = log_prob.reshape(-1)
+
+    def end_step(self, reward: np.ndarray) -> None:
+        """Store the rewards of all environments, ``(n_envs,)``, and go on to the next step."""
         self.rewards[self.pos] = reward
-        self.values[self.pos] = value.reshape(-1)
-        self.log_probs[self.pos] = log_prob.reshape(-1)
         self.pos += 1
         self.full = self.pos == self.buffer_size
         self._checked = self._checked or self.full

@@ -7,9 +7,10 @@ are kept (``rollout_buffer_class``), how the features extractor computes, and th
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from torch import nn
 
 from agents.buffer import DeviceRolloutBuffer
 from agents.memory import keep_freed_memory
+from agents.rounding import RoundToBF16
+from rl_coordconv.envs.halves import HalvedAtariVecEnv, join
 from rl_coordconv.errors import UserError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "bf16-rounding"]
 Buffer = Literal["host", "device"]
 
 
@@ -34,7 +37,8 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
     With their defaults the algorithm is SB3's, bit for bit. Each side opens the other's zip files.
 
     :param precision: ``bf16`` computes the features extractor in bfloat16 autocast; weights, heads, losses
-        and optimizer stay in float32
+        and optimizer stay in float32. ``bf16-rounding`` rounds as bfloat16 does but computes in float32: what
+        a machine without bfloat16 units needs to find out whether bf16 learns as well
     :param compile: Compile the features extractor for the batch sizes of rollout and update; on CUDA as
         CUDA graphs
     :param channels_last: Convolve in the ``channels_last`` memory format
@@ -86,11 +90,12 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
             policy.optimizer = torch.optim.Adam(policy.parameters(), lr=self.lr_schedule(1), **kwargs)
         self._choose_what_works()
         batch_size = getattr(self, "batch_size", self.n_steps * self.n_envs)
+        group_sizes = [group.env.num_envs for group in step_groups(self.env)] if self.env else []
         accelerate(
             policy.features_extractor,
             self.precision,
             self.channels_last,
-            compiled_for={self.n_envs, batch_size} if self.compile else set(),
+            compiled_for={self.n_envs, *group_sizes, batch_size} if self.compile else set(),
         )
 
     def _choose_what_works(self) -> None:
@@ -115,40 +120,73 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
     ) -> bool:
-        """Collect a rollout as SB3 does, but show the policy the frames that the buffer has on the device."""
+        """
+        Collect a rollout as SB3 does, but show the policy the frames that the buffer has on the device.
+
+        Where the environments are two halves, one half's emulators run while the network acts for the other.
+        """
         if not isinstance(rollout_buffer, DeviceRolloutBuffer):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         assert isinstance(self.action_space, spaces.Discrete)
+        assert isinstance(self._last_obs, np.ndarray)
+        assert self._last_episode_starts is not None
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        for _ in range(n_rollout_steps):
-            assert isinstance(self._last_obs, np.ndarray)
-            assert self._last_episode_starts is not None
-            observations = rollout_buffer.put_frames(self._last_obs, self._last_episode_starts)
-            with torch.no_grad():
-                actions, values, log_probs = self.policy(observations)
-            packed = torch.stack([actions.float(), values.flatten(), log_probs]).cpu().numpy()
-            actions = packed[0].astype(np.int64)
-            new_obs, rewards, dones, infos = env.step(actions)
+        groups = step_groups(env)
+        observations, starts = self._last_obs, self._last_episode_starts
+        for group in groups:
+            self._act(group, 0, rollout_buffer, observations[group.envs], starts[group.envs])
+        for step in range(n_rollout_steps):
+            is_last = step + 1 == n_rollout_steps
+            answers = []
+            for group in groups:
+                answers.append(group.env.step_wait())
+                following, _, starts, _ = answers[-1]
+                assert isinstance(following, np.ndarray)
+                # While the network runs for this half, the other half's emulators do.
+                if len(groups) > 1 and not is_last:
+                    self._act(group, step + 1, rollout_buffer, following, starts)
+            new_obs, rewards, dones, infos = join(answers)
             assert isinstance(new_obs, np.ndarray)
+            actions = rollout_buffer.actions[step]
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
+                if len(groups) > 1 and not is_last:
+                    env.step_wait()
                 return False
             self._update_info_buffer(infos, dones)
             for i in np.flatnonzero(dones):
                 if infos[i].get("TimeLimit.truncated", False):
                     rewards[i] += self.gamma * self._value_of(infos[i]["terminal_observation"])
-            rollout_buffer.add_step(actions, rewards, packed[1], packed[2])
+            rollout_buffer.end_step(rewards)
             self._last_obs = new_obs
             self._last_episode_starts = dones
+            if len(groups) == 1 and not is_last:
+                self._act(groups[0], step + 1, rollout_buffer, new_obs, dones)
         assert isinstance(self._last_obs, np.ndarray)
         last_values = self._values_of(self._last_obs)
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _act(
+        self,
+        group: StepGroup,
+        step: int,
+        buffer: DeviceRolloutBuffer,
+        observations: np.ndarray,
+        episode_starts: np.ndarray,
+    ) -> None:
+        """Choose actions for a group, note them down, and set its emulators going."""
+        frames = buffer.put_frames(step, observations, episode_starts, group.envs)
+        with torch.no_grad():
+            actions, values, log_probs = self.policy(frames)
+        packed = torch.stack([actions.float(), values.flatten(), log_probs]).cpu().numpy()
+        buffer.put_decisions(step, packed[0], packed[1], packed[2], group.envs)
+        group.env.step_async(packed[0].astype(np.int64))
 
     def _value_of(self, observation: np.ndarray) -> float:
         return float(self._values_of(observation[None]))
@@ -158,6 +196,20 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
             return self.policy.predict_values(torch.as_tensor(observations, device=self.device))
 
 
+class StepGroup(NamedTuple):
+    """Environments that are stepped together, and which of all they are."""
+
+    env: VecEnv
+    envs: slice
+
+
+def step_groups(env: VecEnv) -> list[StepGroup]:
+    """Return the groups that can be stepped one by one: two halves, or all environments as one."""
+    if isinstance(env, HalvedAtariVecEnv):
+        return list(map(StepGroup, env.halves, env.slices))
+    return [StepGroup(env, slice(None))]
+
+
 def accelerate(
     extractor: nn.Module, precision: Precision, channels_last: bool, compiled_for: set[int]
 ) -> None:
@@ -165,7 +217,7 @@ def accelerate(
     Make a features extractor compute as asked; parameters, state dict and output dtype stay as they are.
 
     :param extractor: SB3 features extractor of images
-    :param precision: ``fp32`` or ``bf16``
+    :param precision: ``fp32``, ``bf16`` or ``bf16-rounding``
     :param channels_last: Memory format of weights and observations
     :param compiled_for: Batch sizes to compile for; other batches are rare and run as they are
     """
@@ -182,7 +234,10 @@ def accelerate(
     def forward(observations: torch.Tensor) -> torch.Tensor:
         run = compiled if len(observations) in compiled_for else eager
         observations = observations.contiguous(memory_format=memory_format)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+            RoundToBF16() if precision == "bf16-rounding" else contextlib.nullcontext(),
+        ):
             return run(observations).float()
 
     extractor.forward = forward

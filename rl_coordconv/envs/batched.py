@@ -126,16 +126,11 @@ class BatchedAtariVecEnv(VecEnv):
         :raises ValueError: An action that the game does not have, or a wrong number of them
         :raises RuntimeError: A step is under way, or was cut short by Ctrl-C
         """
-        actions = np.asarray(actions).reshape(-1)
-        n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
-        if actions.shape[0] != self.num_envs or actions.min() < 0 or actions.max() >= n_actions:
-            raise ValueError(
-                f"actions must be {self.num_envs} integers from 0 to {n_actions - 1}, got {actions.tolist()}"
-            )
+        actions = checked_actions(self, actions)
         if self._owed:
             raise RuntimeError("the last step has not ended: call step_wait(), or after Ctrl-C reset()")
         self._owed = True
-        self._send(actions.astype(np.int32, copy=False))
+        self._send(actions)
         self._waiting = True
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -243,3 +238,20 @@ class BatchedAtariVecEnv(VecEnv):
     @abstractmethod
     def _free(self) -> None:
         """Free the emulators and their threads."""
+
+
+def checked_actions(env: VecEnv, actions: np.ndarray) -> np.ndarray:
+    """
+    Return actions as the emulators take them, ``(n,) int32``.
+
+    :param env: Environments of a game
+    :param actions: (n,) or (n, 1) integers
+    :raises ValueError: An action that the game does not have, or a wrong number of them
+    """
+    actions = np.asarray(actions).reshape(-1)
+    n_actions = int(env.action_space.n)  # type: ignore[attr-defined]
+    if actions.shape[0] != env.num_envs or actions.min() < 0 or actions.max() >= n_actions:
+        raise ValueError(
+            f"actions must be {env.num_envs} integers from 0 to {n_actions - 1}, got {actions.tolist()}"
+        )
+    return actions.astype(np.int32, copy=False)

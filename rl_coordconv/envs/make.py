@@ -33,6 +33,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.envs.contract import MAX_FRAMES
 from rl_coordconv.envs.games import canonical_game
+from rl_coordconv.envs.halves import HalvedAtariVecEnv
 from rl_coordconv.envs.native import NativeAtariVecEnv
 from rl_coordconv.envs.pooled import EnvPoolAtariVecEnv
 from rl_coordconv.envs.wrapped import VEC_ENVS, make_wrapped_vec_env
@@ -55,6 +56,7 @@ def make_atari_vec_env(
     max_frames: int = MAX_FRAMES,
     num_threads: int = 0,
     vec_env: str = "dummy",
+    halves: bool = False,
 ) -> VecEnv:
     """
     Return an Atari game as an SB3 ``VecEnv`` with the contract of this module.
@@ -70,6 +72,7 @@ def make_atari_vec_env(
     :param max_frames: Emulator frames after which a game is cut off
     :param num_threads: Emulator threads of ``native`` and ``envpool``; 0 for one per core
     :param vec_env: ``dummy`` or ``subproc``: how ``gymnasium`` runs its environments
+    :param halves: Let ``native`` and ``envpool`` step their environments as two halves that take turns
     :raises UserError: A value is not allowed, or a package is missing; nothing has been created then
     """
     choose("backend", backend, BACKENDS)
@@ -93,12 +96,13 @@ def make_atari_vec_env(
         "max_frames": max_frames,
     }
     env: VecEnv
-    if backend == "native":
-        env = NativeAtariVecEnv(game, n_envs, num_threads=num_threads, **options)
-    elif backend == "gymnasium":
+    if backend == "gymnasium":
         env = make_wrapped_vec_env(game, n_envs, vec_env=vec_env, **options)
     else:
-        env = EnvPoolAtariVecEnv(game, n_envs, num_threads=num_threads, **options)
+        kind = NativeAtariVecEnv if backend == "native" else EnvPoolAtariVecEnv
+        sizes = [n_envs - n_envs // 2, n_envs // 2] if halves and n_envs > 1 else [n_envs]
+        groups = [kind(game, size, num_threads=num_threads, **options) for size in sizes]
+        env = HalvedAtariVecEnv(groups) if len(groups) > 1 else groups[0]
     env.seed(seed)
     return env
 

@@ -107,10 +107,12 @@ class RunConfig:
         eval_episodes: Full games per evaluation
         checkpoint_freq: Steps between two checkpoints
         keep_checkpoints: How many of the newest checkpoints stay
-        precision: Of the features extractor: fp32, or bf16 where the machine is faster with it
+        precision: Of the features extractor: fp32, bf16 where the machine is faster with it, or bf16-rounding
+            (bf16's numbers at fp32's speed, to see whether bf16 would learn as well)
         compile: Compile the features extractor (on CUDA as CUDA graphs)
         channels_last: Convolve in the channels_last memory format
         buffer: Where rollouts are kept: on the training device, each frame once, or as SB3 does on the host
+        overlap: Let half of the environments play while the network acts for the others (null: on CUDA)
         strict: Stop, not warn, where precision or compile cannot be had
         ppo: Hyperparameters used when algo is ppo
         a2c: Hyperparameters used when algo is a2c
@@ -134,10 +136,11 @@ class RunConfig:
     eval_episodes: int = 10
     checkpoint_freq: int = 100_000
     keep_checkpoints: int = 3
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "bf16-rounding"] = "fp32"
     compile: bool = False
     channels_last: bool = True
     buffer: Literal["device", "host"] = "device"
+    overlap: bool | None = None
     strict: bool = False
     ppo: PPOConfig = field(default_factory=PPOConfig)
     a2c: A2CConfig = field(default_factory=A2CConfig)
@@ -160,6 +163,11 @@ class RunConfig:
             raise UserError(
                 f"ppo.batch_size {self.ppo.batch_size} does not divide a rollout of n_envs {self.n_envs} x "
                 f"ppo.n_steps {self.ppo.n_steps} = {self.n_envs * self.ppo.n_steps} steps"
+            )
+        if self.overlap and (self.backend == "gymnasium" or self.buffer == "host"):
+            raise UserError(
+                f"overlap needs backend native or envpool and buffer device, not {self.backend} and "
+                f"{self.buffer}"
             )
         check_device(self.device)
         changes: dict[str, Any] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -86,7 +87,8 @@ def training_env(config: RunConfig) -> Iterator[VecEnv]:
 
 def make_training_env(config: RunConfig) -> VecEnv:
     """Return the environments of :func:`training_env`."""
-    return make_atari_vec_env(config.game, config.n_envs, config.backend, config.seed)
+    overlap = get_device(config.device).type == "cuda" if config.overlap is None else config.overlap
+    return make_atari_vec_env(config.game, config.n_envs, config.backend, config.seed, halves=overlap)
 
 
 def learn(

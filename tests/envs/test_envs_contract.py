@@ -17,26 +17,29 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.envs import BACKENDS, make_atari_vec_env
 from rl_coordconv.envs.batched import BatchedAtariVecEnv
+from rl_coordconv.envs.halves import HalvedAtariVecEnv
 
 
 class Maker:
     """Makes environments of one backend, and closes them after the test."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, halves: bool = False) -> None:
         self.backend = backend
+        self.halves = halves
         self.envs: list[VecEnv] = []
         if backend == "envpool":
             pytest.importorskip("envpool")
 
     def __call__(self, game: str = "Breakout", n_envs: int = 2, **options: Any) -> VecEnv:
-        env = make_atari_vec_env(game, n_envs, self.backend, **options)
+        env = make_atari_vec_env(game, n_envs, self.backend, halves=self.halves, **options)
         self.envs.append(env)
         return env
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, "native, halves"])
 def make(request: pytest.FixtureRequest) -> Iterator[Maker]:
-    maker = Maker(request.param)
+    backend, _, halves = request.param.partition(", ")
+    maker = Maker(backend, bool(halves))
     yield maker
     for env in maker.envs:
         env.close()
@@ -363,15 +366,35 @@ def test_closing_ends_the_emulators_threads(backend: str) -> None:
     assert len(os.listdir("/proc/self/task")) <= before
 
 
+@pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("backend", ["native", "envpool"])
-def test_impossible_actions_are_refused_before_they_reach_the_emulator(backend: str) -> None:
+def test_impossible_actions_are_refused_before_they_reach_the_emulator(backend: str, halves: bool) -> None:
     """An exception in ale_py's threads would leave the next step waiting for ever."""
     if backend == "envpool":
         pytest.importorskip("envpool")
-    env = make_atari_vec_env("Breakout", 2, backend)
+    env = make_atari_vec_env("Breakout", 2, backend, halves=halves)
     env.reset()
     for actions in ([4, 0], [0, -1], [0], [0, 0, 0]):
         with pytest.raises(ValueError, match="actions must be 2 integers from 0 to 3"):
             env.step(np.array(actions))
     env.step(np.array([0, 3]))
     env.close()
+
+
+@pytest.mark.parametrize("backend", ["native", "envpool"])
+def test_halves_play_the_games_that_the_undivided_environments_play(backend: str) -> None:
+    if backend == "envpool":
+        pytest.importorskip("envpool")
+    whole, halved = (
+        make_atari_vec_env("Breakout", 3, backend, seed=7, halves=halves) for halves in (False, True)
+    )
+    assert isinstance(halved, HalvedAtariVecEnv)
+    assert [half.num_envs for half in halved.halves] == [2, 1]
+    one, other = play(whole, 200), play(halved, 200)
+    assert_same(one, other)
+    assert sum(bool(dones.any()) for dones in one.dones) > 3
+    for ours, theirs in zip(one.infos, other.infos, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert {**a.get("episode", {}), "t": 0} == {**b.get("episode", {}), "t": 0}
+    whole.close()
+    halved.close()

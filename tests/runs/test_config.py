@@ -56,6 +56,10 @@ BAD = {
     "unknown group option": (["--game", "pong", "--ppo.nsteps", "3"], "did you mean 'ppo.n_steps'?"),
     "no game": ([], "required: game"),
     "unknown extractor": (["--game", "pong", "--extractor", "cordconv"], "did you mean 'coordconv'?"),
+    "overlap without halves": (
+        ["--game", "pong", "--overlap", "true", "--backend", "gymnasium"],
+        "overlap needs backend native or envpool",
+    ),
     "unknown backend": (["--game", "pong", "--backend", "nativ"], "did you mean 'native'?"),
     "unknown algorithm": (["--game", "pong", "--algo", "pppo"], "one of ppo, a2c (did you mean 'ppo'?)"),
     "wrong type": (["--game", "pong", "--seed", "1.5"], "seed is 1.5: it must be int"),
