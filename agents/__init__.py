@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import agents.openmp  # noqa: F401
+
+# isort: split
 from pathlib import Path
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm

@@ -75,7 +75,7 @@ class DeviceRolloutBuffer(RolloutBuffer):
         :param observations: (n, stack, height, width) uint8, newest frame last
         :param episode_starts: (n,) bool: where this is the first observation of an episode
         :param envs: Which environments these are
-        :return: The same on the device
+        :return: The same on the device, ``channels_last``
         """
         stack = self.obs_shape[0]
         if not self._checked:
@@ -89,7 +89,7 @@ class DeviceRolloutBuffer(RolloutBuffer):
         self.episode_starts[step, envs] = episode_starts
         self._rows[step, envs] = self._rows_of_step(step)[envs]
         if self.device.type == "cpu":
-            return torch.from_numpy(observations)
+            return torch.from_numpy(observations).contiguous(memory_format=torch.channels_last)
         return self._stacks(torch.from_numpy(self._rows[step, envs]))
 
     def _rows_of_step(self, step: int) -> np.ndarray:

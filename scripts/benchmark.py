@@ -16,6 +16,7 @@ import datetime
 import functools
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
@@ -236,6 +237,7 @@ PEERS: dict[str, dict[str, Callable[[BenchmarkConfig], Cases]]] = {
         "ours, coordconv, bf16, compile": train_peer(OURS, "coordconv", precision="bf16", compile=True),
     },
 }
+WAIT_POLICY = "OMP_WAIT_POLICY"
 REFERENCE = {"layer": "torch.nn.Conv2d", "env": "SB3 SubprocVecEnv", "train": "SB3, DummyVecEnv"}
 UNITS = {"layer": "images/s", "env": "steps/s", "train": "steps/s"}
 
@@ -272,11 +274,15 @@ def measure(config: BenchmarkConfig, peers: Sequence[str]) -> dict[str, list[dic
     :return: Of each case (``peer: case``), a measurement per round: ``rate`` per second, ``memory`` in MB
     """
     context = multiprocessing.get_context("spawn")
+    policy = os.environ.pop(WAIT_POLICY, None)  # set by our agents; the others run as they would without us
     workers: dict[str, tuple[Any, Connection]] = {}
     for peer in peers:
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(config, peer, theirs))
+        if peer.startswith("ours") and policy is not None:
+            os.environ[WAIT_POLICY] = policy
         process.start()
+        os.environ.pop(WAIT_POLICY, None)
         theirs.close()  # or a worker that dies would be waited for
         workers[peer] = (process, ours)
         if reason := ours.recv():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,3 +222,18 @@ def test_compiled_learns_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(parameters(compiled), parameters(eager), rtol=1e-3, atol=2e-4)
     compiled.save(tmp_path / "compiled")
     assert stable_baselines3.PPO.load(tmp_path / "compiled", device="cpu").num_timesteps == 64
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
+def test_openmp_leaves_the_cores_to_the_emulators() -> None:
+    """The variable must be there before anything loads PyTorch."""
+    script = Path(__file__).parents[2] / "scripts" / "train.py"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, script, "--help"],
+        env={**environment, "OMP_DISPLAY_ENV": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr

@@ -16,7 +16,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "compare").glob("*.yam
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_ready_made_matrices(path):
     comparison = load_comparison(path)
-    assert comparison.baseline == "cnn"
+    assert comparison.baseline == ("fp32" if path.stem == "precision" else "cnn")
     assert len({job.folder for job in comparison.jobs}) == len(comparison.jobs)
     if path.stem.startswith("atari9"):
         assert (len(comparison.games), comparison.arms, len(comparison.seeds)) == (9, ("cnn", "coordconv"), 3)
