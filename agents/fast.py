@@ -17,11 +17,13 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from agents.buffer import DeviceRolloutBuffer
 from agents.memory import keep_freed_memory
+from agents.rmsprop import ForeachRMSpropTFLike
 from agents.rounding import RoundToBF16
 from rl_coordconv.envs.halves import HalvedAtariVecEnv, join
 from rl_coordconv.errors import UserError
@@ -85,9 +87,12 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
         else:
             keep_freed_memory()
         policy = self.policy
+        kwargs = policy.optimizer_kwargs
         if policy.optimizer_class is torch.optim.Adam:
-            kwargs = {**policy.optimizer_kwargs, "fused": True}
+            kwargs = {**kwargs, "fused": True}
             policy.optimizer = torch.optim.Adam(policy.parameters(), lr=self.lr_schedule(1), **kwargs)
+        elif policy.optimizer_class is RMSpropTFLike and self.device.type == "cuda":
+            policy.optimizer = ForeachRMSpropTFLike(policy.parameters(), lr=self.lr_schedule(1), **kwargs)
         self._choose_what_works()
         batch_size = getattr(self, "batch_size", self.n_steps * self.n_envs)
         group_sizes = [group.env.num_envs for group in step_groups(self.env)] if self.env else []

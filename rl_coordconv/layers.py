@@ -219,14 +219,17 @@ class CoordConv2d(nn.Conv2d):
         image, coords = self.weight.split((split, self.weight.shape[1] - split), 1)
         out = self._conv_forward(input, image, self.bias)
         height, width = input.shape[-2:]
-        key = (height, width, self.stride, self.padding, self.dilation, coords.dtype, coords.device)
+        is_nhwc = out.dim() == 4 and out.is_contiguous(memory_format=torch.channels_last)
+        key = (height, width, self.stride, self.padding, self.dilation, coords.dtype, coords.device, is_nhwc)
 
         def compute() -> Tensor:
             # One matrix product: a convolution of two channels would cost several times as much.
             patches = self._positional_term.constant(key, lambda: self._patches(height, width, coords))
             with torch.autocast(coords.device.type, enabled=False):
-                term = coords.flatten(1) @ patches
-            return term.view(1, self.out_channels, *out.shape[-2:])
+                if is_nhwc:  # in the order of the output, so that neither it nor its gradient is copied
+                    term = patches.T @ coords.flatten(1).T
+                    return term.view(1, *out.shape[-2:], self.out_channels).permute(0, 3, 1, 2)
+                return (coords.flatten(1) @ patches).view(1, self.out_channels, *out.shape[-2:])
 
         return _add(out, self._positional_term(key, coords, compute))
 
@@ -352,8 +355,8 @@ def _add(out: Tensor, term: Tensor) -> Tensor:
     if out.dim() == 3:
         return out.add_(term[0].to(out.dtype))
     term = term.to(out.dtype)
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if traced or not out.is_contiguous(memory_format=torch.channels_last):
+    eager = torch.is_grad_enabled() and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    if not (eager and out.is_contiguous(memory_format=torch.channels_last)):
         return out.add_(term)
     return _AddChannelsLast.apply(out, term.contiguous(memory_format=torch.channels_last))
 

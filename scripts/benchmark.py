@@ -35,7 +35,7 @@ from rich.progress import track
 
 import agents
 from agents.build import sb3_arguments
-from rl_coordconv.cli import parse_dataclass
+from rl_coordconv.cli import gather_list, parse_dataclass
 from rl_coordconv.envs import canonical_game, make_atari_vec_env
 from rl_coordconv.envs.games import rom_name
 from rl_coordconv.errors import UserError, choose, exit_on_user_error
@@ -43,9 +43,13 @@ from rl_coordconv.extractors import CoordConvNatureCNN
 from rl_coordconv.layers import AddCoords
 from rl_coordconv.runs.config import RunConfig, check_device
 from rl_coordconv.runs.folder import atomic_path, versions, write_text
+from rl_coordconv.runs.train import make_training_env
 
 Cases = dict[str, Callable[[], int]]
 """What one peer can be asked to run, by name; each returns the amount of work that it did."""
+
+Peer = Callable[["BenchmarkConfig", int], Cases]
+"""Sets one peer up, with this many environments."""
 
 
 @dataclass
@@ -56,7 +60,7 @@ class BenchmarkConfig:
         what: layer, env or train
         game: Atari game of env and train
         algo: ppo or a2c, for train
-        n_envs: Environments of env and train (0: RL Zoo's number, 8 for PPO and 16 for A2C)
+        n_envs: Environments of env and train, one or more numbers (empty: RL Zoo's, 8 for PPO, 16 for A2C)
         rounds: Measurements of each peer, after one to warm up
         device: auto, cpu or cuda
         peers: Only these peers (empty: all that this machine has)
@@ -66,7 +70,7 @@ class BenchmarkConfig:
     what: str
     game: str = "Breakout"
     algo: str = "ppo"
-    n_envs: int = 0
+    n_envs: tuple[int, ...] = ()
     rounds: int = 7
     device: str = "auto"
     peers: tuple[str, ...] = ()
@@ -83,19 +87,21 @@ class BenchmarkConfig:
         check_device(self.device)
         for peer in self.peers:
             choose("peer", peer, PEERS[self.what])
-        if self.rounds < 1 or self.n_envs < 0:
-            raise UserError(f"rounds is {self.rounds} and n_envs {self.n_envs}: they must be 1 and 0 or more")
+        if self.rounds < 1:
+            raise UserError(f"rounds is {self.rounds}: it must be 1 or more")
+        if min(self.n_envs, default=1) < 1:
+            raise UserError(f"n_envs is {list(self.n_envs)}: each must be 1 or more")
         self.game = canonical_game(self.game)
-        self.n_envs = self.n_envs or (16 if self.what == "train" and self.algo == "a2c" else 8)
+        self.n_envs = self.n_envs or (16 if self.what == "train" and self.algo == "a2c" else 8,)
         if self.device == "auto":
             self.device = "cuda" if torch.cuda.is_available() else "cpu"
         return self
 
 
-def layer_peer(convolution: str) -> Callable[[BenchmarkConfig], Cases]:
+def layer_peer(convolution: str) -> Peer:
     """Return the cases of a Nature network whose first convolution is of one kind."""
 
-    def build(config: BenchmarkConfig) -> Cases:
+    def build(config: BenchmarkConfig, n_envs: int) -> Cases:
         space = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
         network = CoordConvNatureCNN(space, coord_layers=[0] if convolution == "coordconv" else [])
         if convolution == "concat":
@@ -128,71 +134,74 @@ def run_network(network: torch.nn.Module, images: torch.Tensor, mode: str, repea
     return repeats * len(images)
 
 
-def place(config: BenchmarkConfig) -> str:
+def place(config: BenchmarkConfig, n_envs: int) -> str:
     """Return the name of the case of a benchmark on a game."""
     what = f"{config.algo.upper()}, " if config.what == "train" else ""
-    return f": {what}{config.game}, {config.n_envs} environments"
+    return f": {what}{config.game}, {n_envs} environments"
 
 
-def vec_env_peer(**kwargs: Any) -> Callable[[BenchmarkConfig], Cases]:
+def vec_env_peer(**kwargs: Any) -> Peer:
     """Return the case of an SB3 ``VecEnv`` played at random."""
 
-    def build(config: BenchmarkConfig) -> Cases:
-        env = make_atari_vec_env(config.game, config.n_envs, seed=1, **kwargs)
+    def build(config: BenchmarkConfig, n_envs: int) -> Cases:
+        env = make_atari_vec_env(config.game, n_envs, seed=1, **kwargs)
         env.reset()
         rng = np.random.default_rng(1)
 
         def run() -> int:
             for _ in range(400):
-                env.step(rng.integers(env.action_space.n, size=config.n_envs))  # type: ignore[attr-defined]
-            return 400 * config.n_envs
+                env.step(rng.integers(env.action_space.n, size=n_envs))  # type: ignore[attr-defined]
+            return 400 * n_envs
 
-        return {place(config): run}
+        return {place(config, n_envs): run}
 
     return build
 
 
-def bare_ale(config: BenchmarkConfig) -> Cases:
+def bare_ale(config: BenchmarkConfig, n_envs: int) -> Cases:
     """Return the case of ale_py's own object with the same preprocessing, without our adapter."""
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode
 
     env = AtariVectorEnv(
-        rom_name(config.game), config.n_envs, autoreset_mode=AutoresetMode.SAME_STEP, reward_clipping=False
+        rom_name(config.game), n_envs, autoreset_mode=AutoresetMode.SAME_STEP, reward_clipping=False
     )
-    return bare_case(env, config, len(env.ale.get_action_set()))
+    return bare_case(env, config, n_envs, len(env.ale.get_action_set()))
 
 
-def bare_envpool(config: BenchmarkConfig) -> Cases:
+def bare_envpool(config: BenchmarkConfig, n_envs: int) -> Cases:
     """Return the case of EnvPool's own object with the same preprocessing, without our adapter."""
     import envpool
 
-    env = envpool.make_gymnasium(f"{config.game}-v5", num_envs=config.n_envs)
-    return bare_case(env, config, int(env.action_space.n))
+    env = envpool.make_gymnasium(f"{config.game}-v5", num_envs=n_envs)
+    return bare_case(env, config, n_envs, int(env.action_space.n))
 
 
-def bare_case(env: Any, config: BenchmarkConfig, n_actions: int) -> Cases:
+def bare_case(env: Any, config: BenchmarkConfig, n_envs: int, n_actions: int) -> Cases:
     """Return the case of a Gymnasium vector environment played at random."""
     env.reset()
     rng = np.random.default_rng(1)
 
     def run() -> int:
         for _ in range(400):
-            env.step(rng.integers(n_actions, size=config.n_envs).astype(np.int32))
-        return 400 * config.n_envs
+            env.step(rng.integers(n_actions, size=n_envs).astype(np.int32))
+        return 400 * n_envs
 
-    return {place(config): run}
+    return {place(config, n_envs): run}
 
 
 def train_peer(
     stock: bool, extractor: str = "cnn", env: dict[str, Any] | None = None, **switches: Any
-) -> Callable[[BenchmarkConfig], Cases]:
+) -> Peer:
     """Return the case of PPO or A2C with RL Zoo's hyperparameters: SB3's own, or ours."""
 
-    def build(config: BenchmarkConfig) -> Cases:
+    def build(config: BenchmarkConfig, n_envs: int) -> Cases:
         options: dict[str, Any] = {"algo": config.algo, "extractor": extractor, "device": config.device}
-        run_config = RunConfig(config.game, n_envs=config.n_envs, strict=True, **options, **switches)
-        venv = make_atari_vec_env(config.game, config.n_envs, seed=1, **(env or {}))
+        run_config = RunConfig(config.game, n_envs=n_envs, strict=True, **options, **switches)
+        if stock:
+            venv = make_atari_vec_env(config.game, n_envs, seed=1, **(env or {}))
+        else:
+            venv = make_training_env(run_config)
         model: Any
         if stock:
             algorithm = {"ppo": stable_baselines3.PPO, "a2c": stable_baselines3.A2C}[config.algo]
@@ -206,14 +215,14 @@ def train_peer(
             model.learn(steps, log_interval=None, reset_num_timesteps=False)
             return int(model.num_timesteps - before)
 
-        return {place(config): run}
+        return {place(config, n_envs): run}
 
     return build
 
 
 STOCK, OURS = True, False
 SUBPROC: dict[str, Any] = {"backend": "gymnasium", "vec_env": "subproc"}
-PEERS: dict[str, dict[str, Callable[[BenchmarkConfig], Cases]]] = {
+PEERS: dict[str, dict[str, Peer]] = {
     "layer": {
         "torch.nn.Conv2d": layer_peer("conv"),
         "CoordConv2d": layer_peer("coordconv"),
@@ -245,8 +254,10 @@ UNITS = {"layer": "images/s", "env": "steps/s", "train": "steps/s"}
 @exit_on_user_error
 def main(args: Sequence[str]) -> None:
     """Measure, print a table, write JSON and a chart."""
-    config = parse_dataclass(BenchmarkConfig, args, "benchmark.py").validate()
-    measured = measure(config, config.peers or tuple(PEERS[config.what]))
+    config = parse_dataclass(BenchmarkConfig, gather_list(args, "--n-envs"), "benchmark.py").validate()
+    measured: dict[str, list[dict[str, float]]] = {}
+    for n_envs in config.n_envs:
+        measured |= measure(config, config.peers or tuple(PEERS[config.what]), n_envs)
     rows = summarise(measured, REFERENCE[config.what])
     name = f"{config.what}_{config.algo}" if config.what == "train" else config.what
     result = {
@@ -267,7 +278,7 @@ def main(args: Sequence[str]) -> None:
     print(f"\n{Path(config.output) / name}.json and .png written")
 
 
-def measure(config: BenchmarkConfig, peers: Sequence[str]) -> dict[str, list[dict[str, float]]]:
+def measure(config: BenchmarkConfig, peers: Sequence[str], n_envs: int) -> dict[str, list[dict[str, float]]]:
     """
     Let all peers do the same work in turns.
 
@@ -278,7 +289,7 @@ def measure(config: BenchmarkConfig, peers: Sequence[str]) -> dict[str, list[dic
     workers: dict[str, tuple[Any, Connection]] = {}
     for peer in peers:
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(config, peer, theirs))
+        process = context.Process(target=work, args=(config, peer, n_envs, theirs))
         if peer.startswith("ours") and policy is not None:
             os.environ[WAIT_POLICY] = policy
         process.start()
@@ -300,10 +311,10 @@ def measure(config: BenchmarkConfig, peers: Sequence[str]) -> dict[str, list[dic
     return measured
 
 
-def work(config: BenchmarkConfig, peer: str, pipe: Connection) -> None:
+def work(config: BenchmarkConfig, peer: str, n_envs: int, pipe: Connection) -> None:
     """Run one peer in this process: set up, warm up, then a round for every message."""
     try:
-        cases: dict[str, Callable[[], int]] = PEERS[config.what][peer](config)
+        cases = PEERS[config.what][peer](config, n_envs)
     except (ImportError, UserError) as error:
         pipe.send(str(error))
         return

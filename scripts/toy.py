@@ -28,7 +28,7 @@ def main(args: Sequence[str]) -> None:
     config = parse_dataclass(ToyConfig, gather_list(args, "--seeds"), prog="toy.py")
     runs = run_suite(config)
     # A table cut to 80 columns, as where there is no terminal, could not be read.
-    Console(width=max(Console().width, 100)).print(results_table(runs))
+    Console(width=max(Console().width, 120)).print(results_table(runs))
     for task, split in dict.fromkeys((run.options.task, run.options.split) for run in runs):
         figure = Path(config.output) / task / split / "figure.png"
         plot_task([run for run in runs if (run.options.task, run.options.split) == (task, split)], figure)

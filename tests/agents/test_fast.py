@@ -24,6 +24,7 @@ import agents.fast
 from agents.a2c import A2C
 from agents.buffer import DeviceRolloutBuffer
 from agents.ppo import PPO
+from agents.rmsprop import ForeachRMSpropTFLike
 from rl_coordconv import CoordConvNatureCNN, make_atari_vec_env
 from rl_coordconv.errors import UserError
 
@@ -77,6 +78,29 @@ def test_same_weights_as_sb3_within_rounding(
     before, after = parameters(untrained), parameters(reference)
     # Seen: 1e-5 to 6e-4 of the way that the weights moved; one wrong frame is a good part of the way.
     assert (parameters(fast) - after).norm() < 0.01 * (after - before).norm()
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"momentum": 0.9}, {"centered": True}, {"weight_decay": 0.1}])
+def test_rmsprop_on_the_gpu_is_that_of_sb3(kwargs: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(20, 10), torch.nn.Linear(20, 10)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    optimizers = [
+        kind(layer.parameters(), lr=0.01, eps=1e-5, **kwargs)
+        for kind, layer in zip((RMSpropTFLike, ForeachRMSpropTFLike), layers, strict=True)
+    ]
+    for _ in range(5):
+        images = torch.randn(4, 20)
+        for layer, optimizer in zip(layers, optimizers, strict=True):
+            optimizer.zero_grad()
+            layer(images).square().sum().backward()
+            optimizer.step()
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    theirs, ours = (optimizer.state_dict() for optimizer in optimizers)
+    assert theirs["param_groups"] == ours["param_groups"]
+    for index, values in theirs["state"].items():
+        assert values["step"] == ours["state"][index]["step"] == 5
+        assert torch.equal(values["square_avg"], ours["state"][index]["square_avg"])
 
 
 def fill(buffers: list[RolloutBuffer], env: VecEnv, rollouts: int) -> None:
