@@ -63,12 +63,12 @@ def plot_errors(
 ) -> None:
     """Draw every sample at its centre, coloured by its error."""
     canvas = task.data.canvas
-    size = (150 / canvas) ** 2
     x, y = centres.T.numpy()
-    dots = axes.scatter(x, y, c=errors.numpy(), s=size, marker="s", vmin=0, vmax=worst)
-    axes.set(xlim=(-0.5, canvas - 0.5), ylim=(canvas - 0.5, -0.5), aspect="equal")
+    values = np.full((canvas, canvas), np.nan)
+    values[y, x] = errors.numpy()
+    image = axes.imshow(values, vmin=0, vmax=worst)
     if colorbar:
-        figure.colorbar(dots, ax=axes, label=task.error_name, shrink=0.85)
+        figure.colorbar(image, ax=axes, label=task.error_name, shrink=0.85)
 
 
 def plot_learning(axes: Axes, runs: Sequence[Run], task: Task) -> None:
@@ -82,7 +82,7 @@ def plot_learning(axes: Axes, runs: Sequence[Run], task: Task) -> None:
         for color, (name, values) in enumerate(scores.items()):
             label = name if number == 0 else None
             axes.plot(seconds, values, ".-", color=f"C{color}", ms=4, lw=1, label=label)
-    axes.set(xlabel="seconds", title=f"{task.score_name} while learning ({len(runs)} seeds)")
+    axes.set(xlabel="seconds", title=f"{task.score_name} while learning, seeds: {len(runs)}")
     if task.higher_is_better:
         axes.set_ylim(-0.03, 1.03)
     else:
