@@ -87,7 +87,9 @@ def training_env(config: RunConfig) -> Iterator[VecEnv]:
 
 def make_training_env(config: RunConfig) -> VecEnv:
     """Return the environments of :func:`training_env`."""
-    overlap = get_device(config.device).type == "cuda" if config.overlap is None else config.overlap
+    overlap = config.overlap
+    if overlap is None:
+        overlap = get_device(config.device).type == "cuda" and config.buffer == "device"
     return make_atari_vec_env(config.game, config.n_envs, config.backend, config.seed, halves=overlap)
 
 
