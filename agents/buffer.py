@@ -82,7 +82,8 @@ class DeviceRolloutBuffer(RolloutBuffer):
             self._check(step, observations, episode_starts, envs)
         frames = self._frames[:-1].view(-1, self.n_envs, self._frames.shape[1])
         if step == 0:
-            old = torch.as_tensor(observations[:, :-1].swapaxes(0, 1).reshape(stack - 1, -1, frames.shape[2]))
+            size = (stack - 1, len(observations), frames.shape[2])
+            old = torch.as_tensor(observations[:, :-1].swapaxes(0, 1).reshape(size))
             frames[: stack - 1, envs] = old.to(self.device)
         self._pinned.numpy()[envs] = observations[:, -1].reshape(len(observations), -1)
         frames[step + stack - 1, envs].copy_(self._pinned[envs], non_blocking=True)

@@ -132,6 +132,16 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         if not isinstance(rollout_buffer, DeviceRolloutBuffer):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        try:
+            return self._collect(env, callback, rollout_buffer, n_rollout_steps)
+        except BaseException:
+            self._last_obs = None  # a half may be under way, so the next learn() starts new games
+            raise
+
+    def _collect(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: DeviceRolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Collect a rollout into the device buffer; return whether training goes on."""
         assert isinstance(self.action_space, spaces.Discrete)
         assert isinstance(self._last_obs, np.ndarray)
         assert self._last_episode_starts is not None
@@ -158,8 +168,11 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
-                if len(groups) > 1 and not is_last:
-                    env.step_wait()
+                last_obs: Any = new_obs
+                if len(groups) > 1 and not is_last:  # the halves are a step ahead
+                    last_obs, _, dones, infos = env.step_wait()
+                    self._update_info_buffer(infos, dones)
+                self._last_obs, self._last_episode_starts = last_obs, dones
                 return False
             self._update_info_buffer(infos, dones)
             for i in np.flatnonzero(dones):

@@ -14,8 +14,8 @@ class RoundToBF16(TorchFunctionMode):
     Round inputs and outputs of convolutions and linear layers, and the gradients of both, to bfloat16.
 
     A product of two bfloat16 numbers is exact in float32, in which bfloat16 units add up too: so these are
-    the numbers of ``torch.autocast(dtype=torch.bfloat16)``, but for the order of sums and for what autocast
-    leaves in bfloat16 between layers (CoordConv adds its positional term there).
+    the numbers of ``torch.autocast(dtype=torch.bfloat16)``, but for the order of sums and for CoordConv:
+    autocast adds the positional term in bfloat16 and keeps coordinates in float32, here it is the reverse.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -299,6 +299,8 @@ def measure(config: BenchmarkConfig, peers: Sequence[str], n_envs: int) -> dict[
         if reason := ours.recv():
             print(f"{peer} left out: {reason}", file=sys.stderr)
             del workers[peer]
+    if policy is not None:
+        os.environ[WAIT_POLICY] = policy
     measured: dict[str, list[dict[str, float]]] = {}
     for _ in track(range(config.rounds), description=config.what):
         for peer, (_, pipe) in workers.items():

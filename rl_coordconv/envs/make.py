@@ -70,7 +70,7 @@ def make_atari_vec_env(
     :param noop_max: Most frames without action at the start of a game
     :param repeat_action_probability: Probability, each frame, that the last action is repeated
     :param max_frames: Emulator frames after which a game is cut off
-    :param num_threads: Emulator threads of ``native`` and ``envpool``; 0 for one per core
+    :param num_threads: Emulator threads of ``native`` and ``envpool``, of each half; 0 for one per core
     :param vec_env: ``dummy`` or ``subproc``: how ``gymnasium`` runs its environments
     :param halves: Let ``native`` and ``envpool`` step their environments as two halves that take turns
     :raises UserError: A value is not allowed, or a package is missing; nothing has been created then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import stable_baselines3
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -173,6 +175,45 @@ def test_device_buffer_refuses_what_it_cannot_rebuild(env: VecEnv) -> None:
         model.learn(16)
     with pytest.raises(ValueError, match="stacked uint8 frames"):
         PPO("MlpPolicy", "CartPole-v1", buffer="device")
+
+
+def test_device_buffer_takes_single_frames() -> None:
+    space = gym.spaces.Box(0, 255, (1, 84, 84), np.uint8)
+    buffer = DeviceRolloutBuffer(3, space, gym.spaces.Discrete(2), "cpu", n_envs=2)
+    frames = np.random.default_rng(0).integers(256, size=(3, 2, 1, 84, 84), dtype=np.uint8)
+    for frame in frames:
+        buffer.add(frame, np.zeros(2), np.zeros(2), np.zeros(2), torch.zeros(2), torch.zeros(2))
+    [sample] = buffer.get()
+    expected = torch.from_numpy(frames).swapaxes(0, 1).flatten(0, 1)
+    assert sample.observations.double().sum() == expected.double().sum()
+
+
+class StopsAt(BaseCallback):
+    """Stop, or break off, at the fifth step."""
+
+    def __init__(self, error: type[BaseException] | None) -> None:
+        super().__init__()
+        self.error = error
+
+    def _on_step(self) -> bool:
+        if self.n_calls == 5 and self.error is not None:
+            raise self.error
+        return self.n_calls < 5
+
+
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_training_goes_on_after_a_callback_has_stopped_it(
+    halves: bool, error: type[BaseException] | None
+) -> None:
+    env = make_atari_vec_env("Breakout", n_envs=4, seed=3, halves=halves)
+    model = PPO("CnnPolicy", env, seed=3, device="cpu", policy_kwargs=POLICY, **PPO_SIZE, **FAST)
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        model.learn(64, callback=StopsAt(error))
+    # The buffer compares every observation of its first whole rollout with the one before.
+    model.learn(64, reset_num_timesteps=False)
+    assert model.rollout_buffer.full
+    env.close()
 
 
 def test_zips_open_on_both_sides(env: VecEnv, tmp_path: Path) -> None:
