@@ -88,17 +88,17 @@ class DeviceRolloutBuffer(RolloutBuffer):
         self._pinned.numpy()[envs] = observations[:, -1].reshape(len(observations), -1)
         frames[step + stack - 1, envs].copy_(self._pinned[envs], non_blocking=True)
         self.episode_starts[step, envs] = episode_starts
-        self._rows[step, envs] = self._rows_of_step(step)[envs]
+        self._rows[step, envs] = self._rows_of_step(step, envs)
         if self.device.type == "cpu":
             return torch.from_numpy(observations).contiguous(memory_format=torch.channels_last)
         return self._stacks(torch.from_numpy(self._rows[step, envs]))
 
-    def _rows_of_step(self, step: int) -> np.ndarray:
-        """Return, (n_envs, stack) int64, the rows of ``_frames`` that make up the observations of a step."""
+    def _rows_of_step(self, step: int, envs: slice) -> np.ndarray:
+        """Return, (n, stack) int64, the rows of ``_frames`` that make up the observations of a step."""
         stack = self.obs_shape[0]
-        rows = (step + np.arange(stack)) * self.n_envs + np.arange(self.n_envs)[:, None]
+        rows = (step + np.arange(stack)) * self.n_envs + np.arange(self.n_envs)[envs, None]
         for back in range(min(stack - 1, step + 1)):
-            started = self.episode_starts[step - back] > 0
+            started = self.episode_starts[step - back, envs] > 0
             rows[started, : stack - 1 - back] = len(self._frames) - 1
         return rows
 

@@ -39,8 +39,8 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
     With their defaults the algorithm is SB3's, bit for bit. Each side opens the other's zip files.
 
     :param precision: ``bf16`` computes the features extractor in bfloat16 autocast; weights, heads, losses
-        and optimizer stay in float32. ``bf16-rounding`` rounds as bfloat16 does but computes in float32: what
-        a machine without bfloat16 units needs to find out whether bf16 learns as well
+        and optimizer stay in float32. ``bf16-rounding`` rounds much as bfloat16 does but computes in float32:
+        shows on a machine without bfloat16 units whether training bears such rounding
     :param compile: Compile the features extractor for the batch sizes of rollout and update; on CUDA as
         CUDA graphs
     :param channels_last: Convolve in the ``channels_last`` memory format

@@ -15,7 +15,8 @@ class RoundToBF16(TorchFunctionMode):
 
     A product of two bfloat16 numbers is exact in float32, in which bfloat16 units add up too: so these are
     the numbers of ``torch.autocast(dtype=torch.bfloat16)``, but for the order of sums and for CoordConv:
-    autocast adds the positional term in bfloat16 and keeps coordinates in float32, here it is the reverse.
+    autocast adds the positional term in bfloat16 and keeps coordinates in float32, here it is the reverse,
+    which makes features with CoordConv differ from autocast's as much as float32's do.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

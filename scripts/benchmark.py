@@ -198,16 +198,13 @@ def train_peer(
     def build(config: BenchmarkConfig, n_envs: int) -> Cases:
         options: dict[str, Any] = {"algo": config.algo, "extractor": extractor, "device": config.device}
         run_config = RunConfig(config.game, n_envs=n_envs, strict=True, **options, **switches)
-        if stock:
-            venv = make_atari_vec_env(config.game, n_envs, seed=1, **(env or {}))
-        else:
-            venv = make_training_env(run_config)
         model: Any
         if stock:
+            venv = make_atari_vec_env(config.game, n_envs, seed=1, **(env or {}))
             algorithm = {"ppo": stable_baselines3.PPO, "a2c": stable_baselines3.A2C}[config.algo]
             model = algorithm("CnnPolicy", venv, **sb3_arguments(run_config))
         else:
-            model = agents.build(run_config, venv)
+            model = agents.build(run_config, make_training_env(run_config))
         steps = 2048 if config.algo == "ppo" else 1600
 
         def run() -> int:

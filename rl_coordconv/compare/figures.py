@@ -79,6 +79,7 @@ def learning_curves(analysis: Analysis) -> Figure:
         means = np.concatenate([ours.curve.ravel() for ours in result.arms.values()])
         _limit(axes, [ours.curve[0] for ours in result.arms.values()], means)
         axes.set(xlabel="steps (4 frames each)", ylabel="raw return")
+        axes.locator_params(axis="x", nbins=5)  # more labels than that run into each other
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 

@@ -108,7 +108,7 @@ class RunConfig:
         checkpoint_freq: Steps between two checkpoints
         keep_checkpoints: How many of the newest checkpoints stay
         precision: Of the features extractor: fp32, bf16 where the machine is faster with it, or bf16-rounding
-            (bf16's numbers at fp32's speed, to see whether bf16 would learn as well)
+            (rounding like bf16's in fp32, to see whether training bears it)
         compile: Compile the features extractor (on CUDA as CUDA graphs)
         channels_last: Convolve in the channels_last memory format
         buffer: Where rollouts are kept: on the training device, each frame once, or as SB3 does on the host
