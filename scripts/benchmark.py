@@ -33,15 +33,15 @@ import stable_baselines3
 import torch
 from rich.progress import track
 
-import agents
-from agents.build import sb3_arguments
+from rl_coordconv import algorithms
+from rl_coordconv.algorithms.build import sb3_arguments
 from rl_coordconv.cli import gather_list, parse_dataclass
+from rl_coordconv.config import RunConfig, check_device
 from rl_coordconv.envs import canonical_game, make_atari_vec_env
 from rl_coordconv.envs.games import rom_name
 from rl_coordconv.errors import UserError, choose, exit_on_user_error
 from rl_coordconv.extractors import CoordConvNatureCNN
 from rl_coordconv.layers import AddCoords
-from rl_coordconv.runs.config import RunConfig, check_device
 from rl_coordconv.runs.folder import atomic_path, versions, write_text
 from rl_coordconv.runs.train import make_training_env
 
@@ -204,7 +204,7 @@ def train_peer(
             algorithm = {"ppo": stable_baselines3.PPO, "a2c": stable_baselines3.A2C}[config.algo]
             model = algorithm("CnnPolicy", venv, **sb3_arguments(run_config))
         else:
-            model = agents.build(run_config, make_training_env(run_config))
+            model = algorithms.build(run_config, make_training_env(run_config))
         steps = 2048 if config.algo == "ppo" else 1600
 
         def run() -> int:

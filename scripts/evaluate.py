@@ -16,11 +16,11 @@ from typing import Literal
 
 from rich.console import Console
 
-import agents
+from rl_coordconv import algorithms
 from rl_coordconv.cli import parse_dataclass
+from rl_coordconv.config import check_device
 from rl_coordconv.errors import UserError, exit_on_user_error
 from rl_coordconv.runs.agent import load_foreign_zip, load_run
-from rl_coordconv.runs.config import check_device
 from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
 from rl_coordconv.runs.folder import write_text
 from rl_coordconv.runs.video import check_video_path, film_game, write_video
@@ -75,7 +75,7 @@ def main(args: Sequence[str]) -> None:
     if config.trust:
         model, run, model_file = load_foreign_zip(config.agent, config.algo, config.game, config.device)
     else:
-        model, run, model_file = load_run(config.agent, agents.build, config.device)
+        model, run, model_file = load_run(config.agent, algorithms.build, config.device)
     env = make_eval_env(run, min(config.n_envs, config.games))
     try:
         returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic)

@@ -41,10 +41,10 @@ def main(args: Sequence[str]) -> None:
 def run(task: str, args: Sequence[str]) -> Path:
     """Train; the imports are here because they need the optional packages of ``rl-coordconv[tasks]``."""
     if task == "gan":
-        from rl_coordconv.tasks.gan_training import GanConfig, run_gan
+        from rl_coordconv.tasks.gan.training import GanConfig, run_gan
 
         return run_gan(parse_dataclass(GanConfig, args, "tasks.py gan"))
-    from rl_coordconv.tasks.detection_training import DetectionConfig, run_detection
+    from rl_coordconv.tasks.detection.training import DetectionConfig, run_detection
 
     return run_detection(parse_dataclass(DetectionConfig, args, "tasks.py detect"))
 

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from rl_coordconv.cli import gather_list, parse_dataclass
 from rl_coordconv.errors import exit_on_user_error
-from rl_coordconv.tasks.toy_figures import plot_task
-from rl_coordconv.tasks.toy_suite import ToyConfig, results_table, run_suite
+from rl_coordconv.tasks.toy.figures import plot_task
+from rl_coordconv.tasks.toy.suite import ToyConfig, results_table, run_suite
 
 
 @exit_on_user_error

@@ -1,7 +1,7 @@
 """
 Train an agent on an Atari game.
 
-python scripts/train.py --config configs/ppo_breakout.yaml --extractor coordconv --seed 1
+python scripts/train.py --config configs/ppo_atari.yaml --extractor coordconv --seed 1
 python scripts/train.py --resume runs/ppo/Breakout/coordconv/seed1
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import agents
+from rl_coordconv import algorithms
+from rl_coordconv.config import parse_config
 from rl_coordconv.errors import UserError, exit_on_user_error
-from rl_coordconv.runs.config import parse_config
 from rl_coordconv.runs.train import Interrupted, resume, train
 
 
@@ -21,9 +21,9 @@ def main(args: Sequence[str]) -> None:
     """Train, or resume with ``--resume RUN``."""
     try:
         if args and args[0].startswith("--resume"):
-            folder = resume(resume_target(args), agents.build)
+            folder = resume(resume_target(args), algorithms.build)
         else:
-            folder = train(parse_config(args), agents.build)
+            folder = train(parse_config(args), algorithms.build)
     except Interrupted as stop:
         print(f"stopped and saved: continue with python scripts/train.py --resume {stop}", file=sys.stderr)
         raise SystemExit(130) from None

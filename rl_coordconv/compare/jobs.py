@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl_coordconv.compare.matrix import Comparison, label
+from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.config import RunConfig
 from rl_coordconv.runs.folder import RunFolder, write_text
 
 POLL_SECONDS = 0.2

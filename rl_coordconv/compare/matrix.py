@@ -7,7 +7,7 @@ An arm is a named set of options of ``scripts/train.py``, so adding an arm is ad
     games: [Breakout, Pong]
     seeds: [1, 2, 3]
     baseline: cnn                       # the arm that others are compared with (default: cnn, else the first)
-    common: {config: ../ppo_breakout.yaml, total_timesteps: 1_000_000}
+    common: {config: ../ppo_atari.yaml, total_timesteps: 1_000_000}
     arms:
       cnn: {extractor: cnn}
       coordconv-all: {extractor: coordconv, coord_layers: [0, 1, 2]}
@@ -28,9 +28,9 @@ from typing import Any
 import yaml
 
 from rl_coordconv.cli import read_yaml
+from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
-from rl_coordconv.runs.config import RunConfig, config_from_dict
 from rl_coordconv.runs.folder import RunFolder, write_text
 
 KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms")

@@ -32,11 +32,11 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.envs.contract import MAX_FRAMES
+from rl_coordconv.envs.envpool import EnvPoolAtariVecEnv
 from rl_coordconv.envs.games import canonical_game
+from rl_coordconv.envs.gymnasium import VEC_ENVS, make_wrapped_vec_env
 from rl_coordconv.envs.halves import HalvedAtariVecEnv
 from rl_coordconv.envs.native import NativeAtariVecEnv
-from rl_coordconv.envs.pooled import EnvPoolAtariVecEnv
-from rl_coordconv.envs.wrapped import VEC_ENVS, make_wrapped_vec_env
 from rl_coordconv.errors import UserError, choose
 
 BACKENDS = ("native", "gymnasium", "envpool")

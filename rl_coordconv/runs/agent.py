@@ -9,9 +9,9 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import load_parameters, newest_intact
-from rl_coordconv.runs.config import RunConfig
 from rl_coordconv.runs.export import MODEL, check_hashes, load_policy
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.train import BuildModel, make_training_env
@@ -53,7 +53,7 @@ def load_run(
     Rebuild the agent of a run from its ``config.yaml`` and the tensors in its zip.
 
     :param path: A run folder, a zip inside of one, or a folder from ``scripts/export.py``
-    :param build_model: Makes the SB3 algorithm (``agents.build``)
+    :param build_model: Makes the SB3 algorithm (``algorithms.build``)
     :param device: Where to put the agent
     :return: The agent, its run's config, and the file it came from
     :raises UserError: The folder or the zip is missing, damaged, or they do not fit together

@@ -17,9 +17,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.runs.checkpoints import save_model
-from rl_coordconv.runs.config import RunConfig
 from rl_coordconv.runs.folder import RunFolder, write_text
 
 # Seeds of evaluation environments start here, away from those of training.

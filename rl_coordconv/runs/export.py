@@ -27,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
+from rl_coordconv.config import RunConfig
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.config import RunConfig
 from rl_coordconv.runs.evaluation import read_evaluations, summarise
 from rl_coordconv.runs.folder import RunFolder, versions
 
@@ -59,9 +59,9 @@ says little about the method.
 ## Use
 
 ```python
-import agents
+from rl_coordconv import algorithms
 
-model = agents.load_agent("{folder}")          # no unpickling; shapes and hashes are checked
+model = algorithms.load_agent("{folder}")          # no unpickling; shapes and hashes are checked
 action, _ = model.predict(frames)              # frames: (batch, {stack}, {size}, {size}) uint8
 ```
 

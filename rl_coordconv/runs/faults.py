@@ -11,9 +11,9 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import newest_intact
-from rl_coordconv.runs.config import RunConfig
 from rl_coordconv.runs.folder import RunFolder
 
 STORAGE = {

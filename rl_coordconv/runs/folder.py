@@ -30,8 +30,8 @@ from typing import Any
 
 import torch
 
+from rl_coordconv.config import RunConfig, load_config
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.config import RunConfig, load_config
 
 README = """# {game} / {arm} / seed {seed}
 

@@ -13,11 +13,11 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, ProgressBar, TensorBoardExtras
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
-from rl_coordconv.runs.config import RunConfig
 from rl_coordconv.runs.evaluation import PeriodicEvaluation
 from rl_coordconv.runs.faults import FiniteLoss, explained
 from rl_coordconv.runs.folder import RunFolder
@@ -30,7 +30,7 @@ def train(config: RunConfig, build_model: BuildModel) -> RunFolder:
     Train a new agent.
 
     :param config: Validated config
-    :param build_model: Makes the SB3 algorithm from config and environments (``agents.build``)
+    :param build_model: Makes the SB3 algorithm from config and environments (``algorithms.build``)
     :return: The folder of the finished run
     :raises UserError: The config cannot be run; nothing has been created by then
     :raises Interrupted: A signal asked to stop; the state is saved

@@ -9,8 +9,8 @@ import imageio.v3 as imageio
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.config import RunConfig
 from rl_coordconv.runs.evaluation import make_eval_env, play_games
 from rl_coordconv.runs.folder import atomic_path
 

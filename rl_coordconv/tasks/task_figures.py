@@ -17,8 +17,8 @@ from matplotlib.patches import Rectangle
 
 from rl_coordconv.runs.folder import atomic_path
 from rl_coordconv.tasks.experiment import load_samples
-from rl_coordconv.tasks.gan_coverage import histogram
-from rl_coordconv.tasks.sort_of_clevr import COLOURS
+from rl_coordconv.tasks.gan.coverage import histogram
+from rl_coordconv.tasks.gan.sort_of_clevr import COLOURS
 
 MAPS = ("Reds", "Blues")
 

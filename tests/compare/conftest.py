@@ -9,7 +9,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from rl_coordconv.compare.matrix import Comparison, load_comparison
-from rl_coordconv.runs.config import RunConfig
+from rl_coordconv.config import RunConfig
 from rl_coordconv.runs.folder import RunFolder
 
 STEPS = 10_000

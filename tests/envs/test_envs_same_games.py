@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import VecEnv
 
-from rl_coordconv.envs import make_atari_vec_env, wrapped
+from rl_coordconv.envs import gymnasium as wrapped
+from rl_coordconv.envs import make_atari_vec_env
 
 NOOP, FIRE, ACTION_2 = 0, 1, 2
 

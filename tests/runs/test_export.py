@@ -18,7 +18,7 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 
-import agents
+from rl_coordconv import algorithms
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder
 
@@ -62,14 +62,14 @@ def frames() -> np.ndarray:
 
 
 def test_plays_as_the_original(trained, exported, monkeypatch):
-    original = agents.load_agent(trained, "cpu")
+    original = algorithms.load_agent(trained, "cpu")
 
     def refuse(*args, **kwargs):
         raise AssertionError("something was unpickled")
 
     for module, name in ((pickle, "loads"), (pickle, "load"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, refuse)
-    copy = agents.load_agent(exported, "cpu")
+    copy = algorithms.load_agent(exported, "cpu")
     expected, found = (model.predict(frames(), deterministic=True)[0] for model in (original, copy))
     assert (expected == found).all()
     for name, weight in original.policy.state_dict().items():
@@ -103,7 +103,7 @@ def test_onnx_computes_the_same(script, trained, tmp_path):
     assert script("export", trained, "agent", "--onnx") == 0
     session = onnxruntime.InferenceSession(str(tmp_path / "agent" / "policy.onnx"))
     logits, value = session.run(None, {"frames": frames()})
-    policy = agents.load_agent(trained, "cpu").policy
+    policy = algorithms.load_agent(trained, "cpu").policy
     with torch.no_grad():
         distribution = policy.get_distribution(torch.as_tensor(frames()))
         expected = policy.predict_values(torch.as_tensor(frames()))
@@ -125,7 +125,7 @@ def test_changed_file_is_one_line(exported, script, capsys, name):
     assert capsys.readouterr().err.startswith("error: ")
     (exported / name).unlink()
     with pytest.raises(UserError):
-        agents.load_agent(exported, "cpu")
+        algorithms.load_agent(exported, "cpu")
 
 
 def test_config_of_another_network_is_refused(exported):
@@ -136,7 +136,7 @@ def test_config_of_another_network_is_refused(exported):
     lines = [new if line.endswith("config.yaml") else line for line in sums]
     (exported / "SHA256SUMS").write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match="does not fit the config"):
-        agents.load_agent(exported, "cpu")
+        algorithms.load_agent(exported, "cpu")
 
 
 def test_bad_export_is_one_line_and_leaves_nothing(exported, trained, script, capsys, tmp_path):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import agents
+from rl_coordconv import algorithms
+from rl_coordconv.config import parse_config
 from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact
-from rl_coordconv.runs.config import parse_config
 from rl_coordconv.runs.curves import read_games
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.train import resume, train
@@ -46,13 +46,13 @@ def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer,
         str(STEPS // 2),
     )
     config = parse_config([*OPTIONS, *backend, "--keep-checkpoints", "9"])
-    unbroken = train(dataclasses.replace(config, name="unbroken").validate(), agents.build)
+    unbroken = train(dataclasses.replace(config, name="unbroken").validate(), algorithms.build)
     broken = RunFolder("runs/broken/Breakout/coordconv/seed1")
     broken.create(dataclasses.replace(config, name="broken").validate())
     half = list_checkpoints(unbroken.checkpoints)[-1]
     (broken.checkpoints / half.name).write_bytes(half.read_bytes())
     torch.manual_seed(99)  # what a new process would have
-    resume(broken.path, agents.build)
+    resume(broken.path, algorithms.build)
     expected, found = (load_parameters(run.final_model, "cpu") for run in (unbroken, broken))
     assert expected["policy"].keys() == found["policy"].keys()
     for name, weight in expected["policy"].items():

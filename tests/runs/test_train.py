@@ -89,9 +89,9 @@ def test_curves_hold_raw_returns_of_full_games_and_hyperparameters(script, curve
 def test_saved_agent_plays_as_stock_sb3_loads_it(script, tmp_path):
     assert script("train", *SMALL, "--total-timesteps", 128) == 0
     run = run_folder(tmp_path)
-    import agents
+    from rl_coordconv import algorithms
 
-    model, config, _ = load_run(run.path, agents.build, "cpu")
+    model, config, _ = load_run(run.path, algorithms.build, "cpu")
     stock = stable_baselines3.PPO.load(run.final_model, device="cpu")
     env = make_eval_env(config, 2)
     observation = env.reset()

@@ -1,0 +1,300 @@
+"""
+The typed configuration of one training run, from a YAML file plus command-line overrides.
+
+Defaults are RL Zoo's tuned Atari hyperparameters (``hyperparams/ppo.yml`` and ``a2c.yml``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from rl_coordconv.cli import OneLineParser, read_yaml
+from rl_coordconv.envs import BACKENDS, canonical_game
+from rl_coordconv.errors import UserError, choose
+
+EXTRACTORS = ("cnn", "coordconv", "impala", "coordconv-impala")
+ScheduleName = Literal["constant", "linear"]
+
+
+@dataclass
+class PPOConfig:
+    """PPO hyperparameters, named as in Stable-Baselines3.
+
+    Args:
+        n_steps: Steps per environment between two updates
+        batch_size: Minibatch size
+        n_epochs: Passes over each rollout
+        learning_rate: Adam's learning rate at the start
+        learning_rate_schedule: ``linear`` falls to 0 at the end of training
+        clip_range: Clipping of the probability ratio at the start
+        clip_range_schedule: ``linear`` falls to 0 at the end of training
+        gamma: Discount factor
+        gae_lambda: Bias-variance trade-off of generalised advantage estimation
+        ent_coef: Weight of the entropy bonus
+        vf_coef: Weight of the value loss
+        max_grad_norm: Largest norm of the gradient
+    """
+
+    n_steps: int = 128
+    batch_size: int = 256
+    n_epochs: int = 4
+    learning_rate: float = 2.5e-4
+    learning_rate_schedule: ScheduleName = "linear"
+    clip_range: float = 0.1
+    clip_range_schedule: ScheduleName = "linear"
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    ent_coef: float = 0.01
+    vf_coef: float = 0.5
+    max_grad_norm: float = 0.5
+
+
+@dataclass
+class A2CConfig:
+    """A2C hyperparameters, named as in Stable-Baselines3; the optimizer is its TF-style RMSprop.
+
+    Args:
+        n_steps: Steps per environment between two updates
+        learning_rate: RMSprop's learning rate at the start
+        learning_rate_schedule: ``linear`` falls to 0 at the end of training
+        gamma: Discount factor
+        gae_lambda: Bias-variance trade-off of generalised advantage estimation (1: plain returns)
+        ent_coef: Weight of the entropy bonus
+        vf_coef: Weight of the value loss
+        max_grad_norm: Largest norm of the gradient
+        rms_prop_eps: RMSprop's epsilon
+    """
+
+    n_steps: int = 5
+    learning_rate: float = 7e-4
+    learning_rate_schedule: ScheduleName = "constant"
+    gamma: float = 0.99
+    gae_lambda: float = 1.0
+    ent_coef: float = 0.01
+    vf_coef: float = 0.25
+    max_grad_norm: float = 0.5
+    rms_prop_eps: float = 1e-5
+
+
+@dataclass
+class RunConfig:
+    """One training run.
+
+    Args:
+        game: Atari game as people write it: breakout, Breakout, ALE/Breakout-v5, BreakoutNoFrameskip-v4
+        algo: Algorithm
+        extractor: Network that turns frames into features
+        coord_layers: Which convolutions of a CoordConv extractor see coordinates, from 0
+        with_r: Whether CoordConv adds the distance from the centre as a third coordinate
+        features_dim: Size of the feature vector (null: 512 for the Nature network, 256 for IMPALA)
+        name: Folder of the experiment under the output folder (null: the algorithm's name)
+        arm: Name of this side of a comparison (null: the extractor's name)
+        seed: Seed of network, environments and action sampling
+        total_timesteps: Steps to train for, over all environments together (frames = 4 x steps)
+        n_envs: Environments stepped in parallel
+        backend: Environment implementation
+        device: auto, cpu, cuda or cuda:N
+        output: Folder that holds all experiments
+        eval_freq: Steps between two evaluations (0: none until the end)
+        eval_episodes: Full games per evaluation
+        checkpoint_freq: Steps between two checkpoints
+        keep_checkpoints: How many of the newest checkpoints stay
+        precision: Of the features extractor: fp32, bf16 where the machine is faster with it, or bf16-rounding
+            (rounding like bf16's in fp32, to see whether training bears it)
+        compile: Compile the features extractor (on CUDA as CUDA graphs)
+        channels_last: Convolve in the channels_last memory format
+        buffer: Where rollouts are kept: on the training device, each frame once, or as SB3 does on the host
+        overlap: Let half of the environments play while the network acts for the others (null: on CUDA)
+        strict: Stop, not warn, where precision or compile cannot be had
+        ppo: Hyperparameters used when algo is ppo
+        a2c: Hyperparameters used when algo is a2c
+    """
+
+    game: str
+    algo: Literal["ppo", "a2c"] = "ppo"
+    extractor: str = "coordconv"
+    coord_layers: list[int] = field(default_factory=lambda: [0])
+    with_r: bool = False
+    features_dim: int | None = None
+    name: str | None = None
+    arm: str | None = None
+    seed: int = 1
+    total_timesteps: int = 10_000_000
+    n_envs: int = 8
+    backend: str = "native"
+    device: str = "auto"
+    output: str = "runs"
+    eval_freq: int = 250_000
+    eval_episodes: int = 10
+    checkpoint_freq: int = 100_000
+    keep_checkpoints: int = 3
+    precision: Literal["fp32", "bf16", "bf16-rounding"] = "fp32"
+    compile: bool = False
+    channels_last: bool = True
+    buffer: Literal["device", "host"] = "device"
+    overlap: bool | None = None
+    strict: bool = False
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    a2c: A2CConfig = field(default_factory=A2CConfig)
+
+    def validate(self) -> RunConfig:
+        """
+        Return the config with names made canonical and defaults filled in.
+
+        :raises UserError: A value is not allowed; nothing has been created by then
+        """
+        _check_given(self)
+        _check_given(self.ppo, "ppo.")
+        _check_given(self.a2c, "a2c.")
+        choose("extractor", self.extractor, EXTRACTORS)
+        choose("backend", self.backend, BACKENDS)
+        _check_counts(self)
+        _check_counts(self.ppo, "ppo.")
+        _check_counts(self.a2c, "a2c.")
+        if self.algo == "ppo" and (self.ppo.n_steps * self.n_envs) % self.ppo.batch_size:
+            raise UserError(
+                f"ppo.batch_size {self.ppo.batch_size} does not divide a rollout of n_envs {self.n_envs} x "
+                f"ppo.n_steps {self.ppo.n_steps} = {self.n_envs * self.ppo.n_steps} steps"
+            )
+        if self.overlap and (self.backend == "gymnasium" or self.buffer == "host"):
+            raise UserError(
+                f"overlap needs backend native or envpool and buffer device, not {self.backend} and "
+                f"{self.buffer}"
+            )
+        check_device(self.device)
+        changes: dict[str, Any] = {
+            "game": canonical_game(self.game),
+            "name": self.name or self.algo,
+            "arm": self.arm or self.extractor,
+        }
+        for part in ("name", "arm"):
+            if not re.fullmatch(r"[\w.+-]+", changes[part]) or set(changes[part]) <= {"."}:
+                raise UserError(
+                    f"{part} '{changes[part]}' must be a folder name: letters, digits and . _ + -"
+                )
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives: ``<output>/<name>/<game>/<arm>/seed<k>``."""
+        assert self.name is not None
+        assert self.arm is not None
+        return Path(self.output) / self.name / self.game / self.arm / f"seed{self.seed}"
+
+    @property
+    def hyperparameters(self) -> PPOConfig | A2CConfig:
+        """The section of the algorithm in use."""
+        return self.ppo if self.algo == "ppo" else self.a2c
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as plain YAML values, without the section of the algorithm not in use."""
+        values = dataclasses.asdict(self)
+        del values["a2c" if self.algo == "ppo" else "ppo"]
+        return values
+
+    def to_yaml(self) -> str:
+        """Return the config as YAML that :func:`load_config` reads back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+MAY_BE_ZERO = {"seed", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
+AT_MOST_ONE = {"gamma", "gae_lambda"}
+
+
+def _check_given(section: Any, prefix: str = "") -> None:
+    """Refuse ``null`` where a value is needed; the parser lets some through."""
+    if section is None:
+        raise UserError(f"{prefix[:-1]} is null: leave it out, or give its options")
+    for entry in dataclasses.fields(section):
+        if getattr(section, entry.name) is None and "None" not in str(entry.type):
+            raise UserError(f"{prefix}{entry.name} is null: leave it out, or give a value")
+
+
+def _check_counts(section: Any, prefix: str = "") -> None:
+    """Refuse numbers that no run could use: negative, zero where something must be counted, not finite."""
+    for entry in dataclasses.fields(section):
+        value = getattr(section, entry.name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        lowest = "0 or more" if entry.name in MAY_BE_ZERO else "more than 0"
+        if not 0 <= value < float("inf") or (value == 0 and entry.name not in MAY_BE_ZERO):
+            raise UserError(f"{prefix}{entry.name} is {value}: it must be {lowest}")
+        if entry.name in AT_MOST_ONE and value > 1:
+            raise UserError(f"{prefix}{entry.name} is {value}: it must be between 0 and 1")
+    if prefix == "" and section.seed >= 2**31:
+        raise UserError(f"seed is {section.seed}: it must be below 2**31")
+
+
+def check_device(device: str) -> None:
+    """
+    Refuse a device that this machine does not have.
+
+    :param device: auto, cpu, cuda or cuda:N
+    :raises UserError: The device is unknown or absent
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"unknown device '{device}': use auto, cpu, cuda or cuda:N")
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(device.partition(":")[2] or 0)
+        if index >= count:
+            raise UserError(
+                f"device '{device}' is not there: PyTorch sees {count} CUDA devices (use auto or cpu)"
+            )
+
+
+def build_parser() -> OneLineParser:
+    """Return the parser of ``scripts/train.py``: every field of :class:`RunConfig`, and ``--config``."""
+    parser = OneLineParser(prog="train.py", description="Train an agent on an Atari game.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(RunConfig, fail_untyped=True)
+    return parser
+
+
+def parse_config(args: Sequence[str]) -> RunConfig:
+    """
+    Build a validated config from command-line arguments.
+
+    :param args: E.g. ``["--config", "configs/ppo_atari.yaml", "--n-envs", "4"]``; dashes and
+        underscores in option names are the same
+    :raises UserError: A key or value is not allowed
+    """
+    return _to_config(build_parser().parse_dashed(args, RunConfig))
+
+
+def load_config(path: Path | str, **overrides: Any) -> RunConfig:
+    """
+    Read a validated config from a YAML file.
+
+    :param path: File written by hand or by :meth:`RunConfig.to_yaml`
+    :param overrides: Fields to change, e.g. ``seed=2``
+    :raises UserError: The file is missing or holds a key or value that is not allowed
+    """
+    return config_from_dict({**read_yaml(path), **overrides}, str(path))
+
+
+def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:
+    """
+    Build a validated config from plain values.
+
+    :param values: As in a YAML file; what is missing takes its default
+    :param source: Where they come from, for the error message
+    :raises UserError: A key or value is not allowed
+    """
+    parser = build_parser()
+    try:
+        return _to_config(parser.instantiate(parser.parse_object(values)))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def _to_config(values: Any) -> RunConfig:
+    return RunConfig(**{entry.name: values[entry.name] for entry in dataclasses.fields(RunConfig)}).validate()

@@ -1,0 +1,181 @@
+"""Detection of scattered digits: one training run, and its measurements on canvases of unseen digits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.tasks.detection.detector import ARMS, DETECTIONS, Detections, Detector
+from rl_coordconv.tasks.detection.digit_images import Digits, load_digits
+from rl_coordconv.tasks.detection.metrics import best_iou, matched_numbers, mean_average_precision
+from rl_coordconv.tasks.detection.scattered_digits import Canvases, check_canvas, make_canvases
+from rl_coordconv.tasks.experiment import Outcome, Run, TaskConfig, run_experiment
+from rl_coordconv.tasks.seed_statistics import Numbers, print_table
+from rl_coordconv.tasks.task_figures import draw_detection
+
+TEST_SEED_STEP = 1_000_000
+PAPER_NMS, PAPER_PROPOSALS = 0.8, 10
+SHOWN = 8
+MEASUREMENTS = ("proposal_iou", "iou@0.5", "recall@0.5", "iou@0.7", "recall@0.7", "map", "map50")
+
+
+@dataclass
+class DetectionConfig(TaskConfig):
+    """Train digit detectors, plain and with CoordConv.
+
+    Args:
+        name: Folder of the experiment, inside of output
+        output: Folder of all experiments
+        seeds: Seeds per arm: 1, 2, ...
+        device: auto, cpu, cuda or cuda:N
+        digits: Folder with MNIST's four IDX files (default: scikit-learn's handwritten digits)
+        canvas_size: Height and width of a canvas in pixels, a multiple of 4
+        per_canvas: Digits on a canvas
+        train_canvases: Canvases to learn from (9000 in the paper)
+        test_canvases: Canvases to measure on (1000 in the paper)
+        width: Channels of the first convolution (32 in the paper)
+        epochs: Passes through the training canvases
+        batch_size: Canvases per training step (1 in the paper)
+        lr: Adam's learning rate at the start; it falls to 0 along a cosine
+    """
+
+    name: str = "detection"
+    digits: Path | None = None
+    canvas_size: int = 64
+    per_canvas: int = 5
+    train_canvases: int = 9_000
+    test_canvases: int = 1_000
+    width: int = 16
+    epochs: int = 3
+    batch_size: int = 16
+    lr: float = 1e-3
+
+    def check(self) -> None:
+        """Refuse options that cannot be run, before anything is written."""
+        super().check()
+        if self.per_canvas > DETECTIONS:
+            raise UserError(
+                f"per_canvas is {self.per_canvas}: the detector finds {DETECTIONS} digits at most"
+            )
+        check_canvas(self.canvas_size, self.per_canvas)
+
+    @property
+    def steps(self) -> int:
+        """Training steps of one run."""
+        return self.epochs * math.ceil(self.train_canvases / self.batch_size)
+
+
+def train_detector(config: DetectionConfig, digits: tuple[Digits, Digits], run: Run) -> Outcome:
+    """
+    Train one arm with one seed.
+
+    :param config: Options
+    :param digits: For training and for testing
+    :param run: Arm, seed, device, TensorBoard and progress bar
+    :return: Measurements after the last epoch; canvases with their detections for the figure
+    """
+    sizes = (config.canvas_size, config.per_canvas)
+    canvases = make_canvases(digits[0], config.train_canvases, *sizes, run.seed)
+    test = make_canvases(digits[1], config.test_canvases, *sizes, run.seed + TEST_SEED_STEP)
+    detector = Detector(config.canvas_size, config.width, run.arm == "coordconv").to(run.device)
+    optimiser = torch.optim.Adam(detector.parameters(), config.lr)
+    # At a constant rate boxes keep jumping by a pixel from step to step, which hides what arms differ by.
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
+    step = 0
+    for _ in range(config.epochs):
+        for batch in torch.randperm(len(canvases)).split(config.batch_size):
+            losses = detector.losses(*to_device(canvases, batch, run.device))
+            total = torch.stack(list(losses.values())).sum()
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            optimiser.step()
+            schedule.step()
+            step += 1
+            if step % 20 == 0:
+                for key, value in losses.items():
+                    run.writer.add_scalar(f"loss/{key}", value, step)
+            run.show_progress(step, "loss {:.3f}", total)
+        numbers, detections = measure(detector, test, run.device)
+        log(run, step, numbers, test, detections)
+    samples = {
+        "images": test.images[:SHOWN, 0].numpy(),
+        "truth": test.boxes[:SHOWN].numpy(),
+        "boxes": detections.boxes[:SHOWN].numpy(),
+        "scores": detections.scores[:SHOWN].numpy(),
+        "labels": detections.labels[:SHOWN].numpy(),
+    }
+    return Outcome(numbers, samples)
+
+
+def to_device(canvases: Canvases, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch as the detector takes it: images in [0, 1], boxes, labels."""
+    images, boxes, labels = (
+        side[index].to(device) for side in (canvases.images, canvases.boxes, canvases.labels)
+    )
+    return images.float() / 255, boxes, labels
+
+
+@torch.no_grad()
+def measure(detector: Detector, test: Canvases, device: torch.device) -> tuple[Numbers, Detections]:
+    """
+    Return all measurements on test canvases, and the detections on the CPU.
+
+    ``proposal_iou`` is closest to the paper's: the best of ten proposals (suppression at 0.8) per digit.
+
+    :param detector: Trained
+    :param test: Canvases
+    :param device: Where the detector is
+    """
+    proposals, found = [], []
+    for index in torch.arange(len(test)).split(250):
+        images = to_device(test, index, device)[0]
+        first = detector.first_stage(images)
+        proposals.append(detector.proposals(first, PAPER_NMS, PAPER_PROPOSALS).cpu())
+        found.append(detector.detect(images))
+    detections = Detections(
+        *(torch.cat([getattr(part, key) for part in found]).cpu() for key in ("boxes", "scores", "labels"))
+    )
+    numbers: Numbers = {"proposal_iou": best_iou(torch.cat(proposals), test.boxes)}
+    numbers |= matched_numbers(detections, test.boxes)
+    numbers |= mean_average_precision(detections, test.boxes, test.labels)
+    return numbers, detections
+
+
+def log(run: Run, step: int, numbers: Numbers, test: Canvases, detections: Detections) -> None:
+    """Write measurements, and canvases with the detections drawn in, to TensorBoard."""
+    for key, value in numbers.items():
+        if value is not None:
+            run.writer.add_scalar(f"test/{key}", value, step)
+    for index in range(min(SHOWN, len(test))):
+        shown = detections.scores[index] >= 0.5
+        labels = [str(label) for label in detections.labels[index][shown].tolist()]
+        image = np.repeat(np.repeat(test.images[index].numpy(), 4, axis=1), 4, axis=2).repeat(3, axis=0)
+        boxes = detections.boxes[index][shown].numpy() * 4
+        run.writer.add_image_with_boxes(f"canvas{index}", image, boxes, step, labels=labels)
+
+
+def run_detection(config: DetectionConfig) -> Path:
+    """
+    Train both arms with all seeds, print the table, draw the figure.
+
+    :param config: Options
+    :return: The experiment's folder
+    :raises UserError: The options cannot be run, or the digits cannot be read; nothing has been written
+    """
+    config.check()
+    digits = load_digits(config.digits)
+    networks = {arm: Detector(config.canvas_size, config.width, arm == "coordconv") for arm in ARMS}
+    counts = {arm: sum(weight.numel() for weight in net.parameters()) for arm, net in networks.items()}
+    facts = {"parameters": counts, "digits": {"train": len(digits[0]), "test": len(digits[1])}}
+    results = run_experiment(
+        config, ARMS, config.steps, lambda run: train_detector(config, digits, run), facts
+    )
+    print_table(results, f"Detection, {config.train_canvases} canvases, {config.epochs} epochs", MEASUREMENTS)
+    draw_detection(results, config.folder, ARMS, MEASUREMENTS)
+    return config.folder

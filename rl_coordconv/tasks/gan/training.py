@@ -1,0 +1,224 @@
+"""A GAN on two-object Sort-of-CLEVR: one training run, measured by where its objects stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.tasks.experiment import Outcome, Run, TaskConfig, run_experiment
+from rl_coordconv.tasks.gan.coverage import Found, coverage, find_objects
+from rl_coordconv.tasks.gan.models import ARMS, build_gan, check_image_size
+from rl_coordconv.tasks.gan.sort_of_clevr import Scenes, make_scenes, render
+from rl_coordconv.tasks.seed_statistics import Numbers, print_table
+from rl_coordconv.tasks.task_figures import draw_gan
+
+DATA_SEED_STEP = 1_000_000
+WALK_ROWS, WALK_STEPS = 4, 10
+SAMPLES_SHOWN = 64
+MEASUREMENTS = ("well_formed", "entropy_ratio", "cells_visited", "total_variation", "joint_distance")
+
+
+@dataclass
+class GanConfig(TaskConfig):
+    """Train GANs on images of one red and one blue object, plain and with CoordConv.
+
+    Args:
+        name: Folder of the experiment, inside of output
+        output: Folder of all experiments
+        seeds: Seeds per arm: 1, 2, ...
+        device: auto, cpu, cuda or cuda:N
+        image_size: Height and width of the images: 16, 32, 64 or 128 (64 in the paper)
+        width: Channels of the layers next to the image (64 in the paper)
+        latent: Numbers in a latent vector (256 in the paper)
+        images: Different images in the training data (50000 in the paper)
+        steps: Training steps (156250 in the paper: 50 epochs of batches of 16)
+        batch_size: Images per training step (16 in the paper)
+        lr_generator: Adam's learning rate; the paper's, above that of the discriminator
+        lr_discriminator: Adam's learning rate
+        eval_every: Steps between measurements for TensorBoard
+        eval_images: Generated images per measurement
+        paper_generator: Also train the paper's own CoordConv generator, six times slower on a CPU
+    """
+
+    name: str = "gan"
+    image_size: int = 32
+    width: int = 16
+    latent: int = 64
+    images: int = 50_000
+    steps: int = 4_000
+    batch_size: int = 32
+    lr_generator: float = 5e-4
+    lr_discriminator: float = 1e-4
+    eval_every: int = 500
+    eval_images: int = 2_000
+    paper_generator: bool = False
+
+    def check(self) -> None:
+        """Refuse options that cannot be run, before anything is written."""
+        super().check()
+        check_image_size(self.image_size)
+        if self.batch_size < 2:
+            raise UserError("batch_size is 1: batch normalisation needs 2 or more images")
+        if self.eval_images < SAMPLES_SHOWN:
+            raise UserError(f"eval_images is {self.eval_images}: it must be {SAMPLES_SHOWN} or more")
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms to train, the baseline first."""
+        return ARMS if self.paper_generator else ARMS[:2]
+
+
+class Gan:
+    """
+    Both networks of an arm and their optimisers; non-saturating loss (Goodfellow et al. 2014).
+
+    :param config: Options
+    :param arm: One of :data:`rl_coordconv.tasks.gan.models.ARMS`
+    :param device: Where to train
+    """
+
+    def __init__(self, config: GanConfig, arm: str, device: torch.device) -> None:
+        generator, discriminator = build_gan(arm, config.image_size, config.width, config.latent)
+        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
+        # DCGAN's first moment: at Adam's usual 0.9 the two networks push each other around.
+        self.generator_optimiser = torch.optim.Adam(generator.parameters(), config.lr_generator, (0.5, 0.999))
+        self.discriminator_optimiser = torch.optim.Adam(
+            discriminator.parameters(), config.lr_discriminator, (0.5, 0.999)
+        )
+        self.latent, self.device = config.latent, device
+
+    def step(self, real: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Update the discriminator, then the generator.
+
+        :param real: ``(batch, 3, size, size)`` in [-1, 1]
+        :return: Losses of the discriminator and the generator
+        """
+        fake = self.generator(torch.randn(len(real), self.latent, device=self.device))
+        loss_d = (
+            F.softplus(-self.discriminator(real)).mean()
+            + F.softplus(self.discriminator(fake.detach())).mean()
+        )
+        _update(self.discriminator_optimiser, loss_d)
+        self.discriminator.requires_grad_(False)
+        loss_g = F.softplus(-self.discriminator(fake)).mean()
+        _update(self.generator_optimiser, loss_g)
+        self.discriminator.requires_grad_(True)
+        return loss_d.detach(), loss_g.detach()
+
+    @torch.no_grad()
+    def paint(self, latents: Tensor, batch_size: int = 250) -> Tensor:
+        """
+        Return images of the generator in evaluation mode.
+
+        :param latents: ``(images, latent)`` on any device
+        :return: ``(images, 3, size, size)`` on the CPU
+        """
+        self.generator.eval()
+        images = torch.cat([self.generator(part.to(self.device)).cpu() for part in latents.split(batch_size)])
+        self.generator.train()
+        return images
+
+
+def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+
+
+def train_gan(config: GanConfig, run: Run) -> Outcome:
+    """
+    Train one arm with one seed.
+
+    :param config: Options
+    :param run: Arm, seed, device, TensorBoard and progress bar
+    :return: Coverage at the end; images, a latent walk and the objects' centres for the figure
+    """
+    gan = Gan(config, run.arm, run.device)
+    scenes = make_scenes(config.images, config.image_size, run.seed).to(run.device)
+    data = reference(config, run.seed)
+    latents = torch.randn(
+        config.eval_images, config.latent, generator=torch.Generator().manual_seed(run.seed)
+    )
+    for step in range(1, config.steps + 1):
+        real = render(scenes[torch.randint(len(scenes), (config.batch_size,), device=run.device)])
+        loss_d, loss_g = gan.step(real)
+        run.show_progress(step, "loss D {:.2f}  G {:.2f}", loss_d, loss_g)
+        if step % 50 == 0:
+            run.writer.add_scalar("loss/discriminator", loss_d, step)
+            run.writer.add_scalar("loss/generator", loss_g, step)
+        if step % config.eval_every == 0 or step == config.steps:
+            images = gan.paint(latents)
+            found = find_objects(images)
+            numbers = coverage(found, data, config.image_size)
+            log(run, step, images, numbers)
+    samples = {
+        "images": to_uint8(images[:SAMPLES_SHOWN]),
+        "walk": to_uint8(gan.paint(latent_walk(config.latent, run.seed))),
+        "centres": found.centres.astype(np.float32),
+        "data_images": to_uint8(render(scenes[:SAMPLES_SHOWN]).cpu()),
+        "data_centres": data.centres.astype(np.float32),
+    }
+    return Outcome(numbers, samples)
+
+
+def reference(config: GanConfig, seed: int) -> Found:
+    """Return the objects of as many fresh data images as are generated, seen by the same eyes."""
+    scenes: Scenes = make_scenes(config.eval_images, config.image_size, seed + DATA_SEED_STEP)
+    return find_objects(render(scenes))
+
+
+def parameters(config: GanConfig) -> dict[str, list[int]]:
+    """Return the numbers of parameters per arm: generator, discriminator."""
+    networks = {arm: build_gan(arm, config.image_size, config.width, config.latent) for arm in config.arms}
+    return {
+        arm: [sum(weight.numel() for weight in net.parameters()) for net in pair]
+        for arm, pair in networks.items()
+    }
+
+
+def latent_walk(latent: int, seed: int) -> Tensor:
+    """Return latent vectors on straight lines between pairs, row by row: ``(rows * steps, latent)``."""
+    ends = torch.randn(WALK_ROWS, 2, 1, latent, generator=torch.Generator().manual_seed(seed + 1))
+    weight = torch.linspace(0, 1, WALK_STEPS).view(1, -1, 1)
+    return (ends[:, 0] * (1 - weight) + ends[:, 1] * weight).flatten(0, 1)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Return ``(images, size, size, 3) uint8`` of images in [-1, 1]."""
+    scaled = (images.clamp(-1, 1) + 1) * 127.5
+    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def log(run: Run, step: int, images: Tensor, numbers: Numbers) -> None:
+    """Write measurements and an 8×8 sheet of samples to TensorBoard."""
+    for key, value in numbers.items():
+        if value is not None:
+            run.writer.add_scalar(f"coverage/{key}", value, step)
+    run.writer.add_images("samples", to_uint8(images[:SAMPLES_SHOWN]), step, dataformats="NHWC")
+
+
+def run_gan(config: GanConfig) -> Path:
+    """
+    Train all arms with all seeds, print the table, draw the figure.
+
+    :param config: Options
+    :return: The experiment's folder
+    :raises UserError: The options cannot be run; nothing has been written
+    """
+    config.check()
+    fresh = find_objects(render(make_scenes(config.eval_images, config.image_size, 2 * DATA_SEED_STEP)))
+    facts = {
+        "data": coverage(fresh, reference(config, 1), config.image_size),
+        "parameters": parameters(config),
+    }
+    results = run_experiment(config, config.arms, config.steps, lambda run: train_gan(config, run), facts)
+    print_table(results, f"GAN, {config.image_size} pixels, {config.steps} steps", MEASUREMENTS)
+    draw_gan(results, config.folder, config.arms, MEASUREMENTS)
+    return config.folder

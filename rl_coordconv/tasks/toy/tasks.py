@@ -1,0 +1,202 @@
+"""
+The three toy tasks (Liu et al. 2018, sections 2 to 4): what a network is trained on, and how it is scored.
+
+| task | network | score | goal |
+|---|---|---|---|
+| classification | (x, y) to one pixel of the canvas | accuracy | 1 |
+| rendering | (x, y) to the painted square | IOU | 0.999 |
+| regression | image of the square to (x, y) | mean distance in pixels | 0.1 |
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl_coordconv.errors import choose
+from rl_coordconv.tasks.toy.models import CoordClassifier, CoordRenderer
+from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
+
+# The softmax of the CoordConv classifier is trained on the target's 5 x 5 neighbours and on this many random
+# pixels: 1 x 1 convolutions need no other pixel, and on 64 x 64 it is 27 times less work than all of them.
+NEIGHBOURHOOD = 2
+RANDOM_PIXELS = 128
+
+
+PAINTED = 4
+
+
+class Task(ABC):
+    """
+    A loss and a score.
+
+    :param data: The squares
+    """
+
+    name: str
+    score_name: str
+    error_name: str
+    goal: float
+    higher_is_better = True
+
+    def __init__(self, data: NotSoClevr) -> None:
+        self.data = data
+
+    @abstractmethod
+    def loss(self, model: nn.Module, centres: Tensor) -> Tensor:
+        """Return the training loss of a batch of centres, ``(batch, 2) int64``."""
+
+    @abstractmethod
+    def predict(self, model: nn.Module, centres: Tensor) -> Tensor:
+        """Return what the network says: pixels for regression, else the map ``(batch, canvas, canvas)``."""
+
+    @abstractmethod
+    def scores(self, prediction: Tensor, centres: Tensor) -> Tensor:
+        """Return the score of each sample, ``(batch,) float32``; the mean is the task's score."""
+
+    @abstractmethod
+    def errors(self, prediction: Tensor, centres: Tensor) -> Tensor:
+        """Return the error of each sample as the figure shows it, ``(batch,) float32``."""
+
+    @abstractmethod
+    def truth(self, centres: Tensor) -> Tensor:
+        """Return the maps beside which the figure shows predictions, ``(batch, canvas, canvas)``."""
+
+    def reached(self, score: float) -> bool:
+        """Whether a score is as good as the task asks for."""
+        return score >= self.goal if self.higher_is_better else score <= self.goal
+
+    def better(self, score: float, than: float) -> bool:
+        """Whether one score is better than another."""
+        return score > than if self.higher_is_better else score < than
+
+
+class Classification(Task):
+    """Which pixel is ``(x, y)``?"""
+
+    name, score_name, goal = "classification", "accuracy", 1.0
+    error_name = "distance of the likeliest pixel (pixels)"
+
+    def loss(self, model: nn.Module, centres: Tensor) -> Tensor:
+        if isinstance(model, CoordClassifier):
+            return sampled_softmax_loss(model, self.data, centres)
+        return F.cross_entropy(model(self.data.to_unit(centres)), self.data.index(centres))
+
+    def predict(self, model: nn.Module, centres: Tensor) -> Tensor:
+        logits = model(self.data.to_unit(centres))
+        return logits.softmax(dim=1).unflatten(1, (self.data.canvas, self.data.canvas))
+
+    def scores(self, prediction: Tensor, centres: Tensor) -> Tensor:
+        return (prediction.flatten(1).argmax(dim=1) == self.data.index(centres)).float()
+
+    def errors(self, prediction: Tensor, centres: Tensor) -> Tensor:
+        best = prediction.flatten(1).argmax(dim=1)
+        canvas = self.data.canvas
+        return (torch.stack([best % canvas, best // canvas], dim=1) - centres).float().norm(dim=1)
+
+    def truth(self, centres: Tensor) -> Tensor:
+        return self.data.one_hot(centres).squeeze(1)
+
+
+class Rendering(Task):
+    """Paint the square whose centre is ``(x, y)``."""
+
+    name, score_name, goal = "rendering", "IOU", 0.999
+    error_name = "1 - IOU"
+
+    def loss(self, model: nn.Module, centres: Tensor) -> Tensor:
+        if not isinstance(model, CoordRenderer):
+            squares = self.data.squares(centres).flatten(1)
+            return F.binary_cross_entropy_with_logits(model(self.data.to_unit(centres)), squares)
+        # Each half learns its own job, at once: the classifier to find the pixel, the painter to paint around
+        # a true one-hot map. Scored is the whole: the painter on the classifier's softmax. The painter does
+        # the same everywhere, so a few samples of the batch teach it as much as all, in less time.
+        few = centres[:PAINTED]
+        painted = model.painter(self.data.one_hot(few))
+        paint_loss = F.binary_cross_entropy_with_logits(painted, self.data.squares(few))
+        return sampled_softmax_loss(model.classifier, self.data, centres) + paint_loss
+
+    def predict(self, model: nn.Module, centres: Tensor) -> Tensor:
+        logits = model(self.data.to_unit(centres))
+        return logits.sigmoid().unflatten(1, (self.data.canvas, self.data.canvas))
+
+    def scores(self, prediction: Tensor, centres: Tensor) -> Tensor:
+        painted, wanted = prediction > 0.5, self.truth(centres) > 0.5
+        return (painted & wanted).sum(dim=(1, 2)) / (painted | wanted).sum(dim=(1, 2))
+
+    def errors(self, prediction: Tensor, centres: Tensor) -> Tensor:
+        return 1 - self.scores(prediction, centres)
+
+    def truth(self, centres: Tensor) -> Tensor:
+        return self.data.squares(centres).squeeze(1)
+
+
+class Regression(Task):
+    """Where is the square?"""
+
+    name, score_name, goal = "regression", "distance in pixels", 0.1
+    error_name = "distance (pixels)"
+    higher_is_better = False
+
+    def loss(self, model: nn.Module, centres: Tensor) -> Tensor:
+        return F.mse_loss(model(self.data.squares(centres)), self.data.to_unit(centres))
+
+    def predict(self, model: nn.Module, centres: Tensor) -> Tensor:
+        return self.data.to_pixels(model(self.data.squares(centres)))
+
+    def scores(self, prediction: Tensor, centres: Tensor) -> Tensor:
+        return (prediction - centres).norm(dim=1)
+
+    def errors(self, prediction: Tensor, centres: Tensor) -> Tensor:
+        return self.scores(prediction, centres)
+
+    def truth(self, centres: Tensor) -> Tensor:
+        return self.data.squares(centres).squeeze(1)
+
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Rendering, Regression)}
+
+
+def make_task(name: str, data: NotSoClevr) -> Task:
+    """
+    Return a task by its name.
+
+    :param name: classification, rendering or regression
+    :param data: The squares
+    :raises UserError: There is no such task
+    """
+    return TASKS[choose("task", name, TASKS)](data)
+
+
+def sampled_softmax_loss(model: CoordClassifier, data: NotSoClevr, centres: Tensor) -> Tensor:
+    """
+    Estimate the cross-entropy over all pixels from the target's neighbours and some random pixels.
+
+    The neighbours are the pixels that are hard to tell apart. Random pixels stand for all others, each for as
+    many as it was drawn from (importance weights of Bengio & Senécal 2008), so the sum in the softmax is
+    unbiased. Where no fewer pixels would be computed, all of them are.
+
+    :param model: The classifier
+    :param data: The squares
+    :param centres: ``(batch, 2) int64``
+    """
+    xy, canvas, reach = data.to_unit(centres), data.canvas, NEIGHBOURHOOD
+    side = 2 * reach + 1
+    if side**2 + RANDOM_PIXELS >= canvas**2:
+        return F.cross_entropy(model(xy), data.index(centres))
+    steps = torch.arange(side**2, device=centres.device)
+    near = centres[:, None] + torch.stack([steps % side, steps // side], dim=1) - reach  # (batch, 25, 2)
+    outside = ((near < 0) | (near >= canvas)).any(dim=2)
+    random = torch.randint(canvas**2, (len(centres), RANDOM_PIXELS), device=centres.device)
+    distance = (torch.stack([random % canvas, random // canvas], dim=2) - centres[:, None]).abs().amax(dim=2)
+    pixels = torch.cat([data.index(near.flatten(0, 1)).view_as(outside).masked_fill(outside, 0), random], 1)
+    never = torch.cat([outside, distance <= reach], dim=1)
+    logits = model(xy, pixels)
+    share = math.log(canvas**2 / RANDOM_PIXELS)
+    weights = torch.cat([logits.new_zeros(side**2), logits.new_full((RANDOM_PIXELS,), share)])
+    target = torch.full_like(centres[:, 0], side**2 // 2)
+    return F.cross_entropy((logits + weights).masked_fill(never, -math.inf), target)

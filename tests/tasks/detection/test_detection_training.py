@@ -1,0 +1,126 @@
+"""The detector learns, its parts fit together, and the arms differ where the paper says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from rl_coordconv.layers import CoordConv2d
+from rl_coordconv.tasks.detection.boxes import encode, pairwise_iou
+from rl_coordconv.tasks.detection.detector import Detector, FirstStage, box_loss, sample
+from rl_coordconv.tasks.detection.digit_images import Digits, load_digits
+from rl_coordconv.tasks.detection.scattered_digits import make_canvases
+from rl_coordconv.tasks.detection.training import DetectionConfig, measure, train_detector
+from rl_coordconv.tasks.experiment import Run
+from rl_coordconv.tasks.progress import StepBar
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Digits, Digits]:
+    return load_digits(None)
+
+
+def test_coordinates_go_where_the_paper_has_them() -> None:
+    plain, coord = Detector(64, 8, False), Detector(64, 8, True)
+    names = [name for name, module in coord.named_modules() if isinstance(module, CoordConv2d)]
+    assert names == ["body.0", "head.0", "regressor"]
+    assert not any(isinstance(module, CoordConv2d) for module in plain.modules())
+    assert isinstance(coord.scorer, nn.Conv2d)
+
+
+def test_scores_and_deltas_stand_in_the_anchors_order() -> None:
+    detector = Detector(64, 4, False)
+    for parameter in (detector.scorer.weight, detector.regressor.weight):
+        nn.init.zeros_(parameter)
+    with torch.no_grad():
+        detector.scorer.bias.copy_(torch.arange(9.0))
+        detector.regressor.bias.copy_(torch.arange(36.0))
+    first = detector.first_stage(torch.zeros(2, 1, 64, 64))
+    assert first.scores.shape == (2, 16 * 16 * 9)
+    assert torch.equal(first.scores[1].view(256, 9), torch.arange(9.0).expand(256, 9))
+    assert torch.equal(first.deltas[0].view(256, 9, 4), torch.arange(36.0).view(9, 4).expand(256, 9, 4))
+
+
+def test_proposals_are_the_digits_when_the_first_stage_is_right() -> None:
+    detector = Detector(64, 4, False)
+    truth = torch.tensor([[[3.0, 4.0, 20.0, 24.0], [30.0, 30.0, 47.0, 52.0], [44.0, 2.0, 60.0, 20.0]]])
+    overlaps = pairwise_iou(detector.anchors, truth)
+    owner = overlaps.max(-1).indices
+    deltas = encode(truth[0, owner[0]], detector.anchors)[None]
+    first = FirstStage(torch.zeros(1), torch.where(overlaps.amax(-1) > 0.5, 5.0, -5.0), deltas)
+    proposals = detector.proposals(first, most=3)
+    assert pairwise_iou(proposals, truth).amax(1).min() > 0.999
+
+
+def test_samples_are_random_and_never_from_elsewhere() -> None:
+    candidates = torch.zeros(2, 100, dtype=torch.bool)
+    candidates[0, :5] = True
+    candidates[1, 50:] = True
+    chosen = sample(candidates)
+    assert torch.equal(chosen[0], candidates[0])
+    assert chosen[1].sum() == 16
+    assert not chosen[1, :50].any()
+    assert not torch.equal(chosen[1], sample(candidates)[1])
+
+
+def test_no_boxes_no_loss() -> None:
+    nothing = torch.zeros(0, 4, requires_grad=True)
+    loss = box_loss(nothing, torch.zeros(0, 4), torch.zeros(0, 4))
+    assert loss.item() == 0
+    loss.backward()
+
+
+@pytest.mark.parametrize("coordinates", [False, True])
+def test_losses_fall_on_a_few_canvases(digits: tuple[Digits, Digits], coordinates: bool) -> None:
+    torch.manual_seed(0)
+    canvases = make_canvases(digits[0], 8, 64, 5, seed=0)
+    detector = Detector(64, 8, coordinates)
+    optimiser = torch.optim.Adam(detector.parameters(), 3e-3)
+    history = []
+    for _ in range(60):
+        losses = detector.losses(canvases.images / 255, canvases.boxes, canvases.labels)
+        optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+        history.append({key: loss.item() for key, loss in losses.items()})
+    early, late = (
+        {key: sum(part[key] for part in parts) / 5 for key in losses} for parts in (history[:5], history[-5:])
+    )
+    # The second stage's target moves: as proposals improve, more of them are digits, harder than background.
+    for key in ("score", "box"):
+        assert late[key] < 0.8 * early[key], key
+    assert sum(late.values()) < 0.9 * sum(early.values())
+
+
+@pytest.mark.slow
+def test_a_short_training_finds_digits_and_logs_them(digits: tuple[Digits, Digits], tmp_path: Path) -> None:
+    config = DetectionConfig(train_canvases=1200, test_canvases=100, width=8, epochs=2, batch_size=6, lr=3e-3)
+    torch.manual_seed(1)
+    untrained = measure(Detector(64, 8, True), make_canvases(digits[1], 100, 64, 5, 9), CPU)[0]
+    with SummaryWriter(str(tmp_path)) as writer, StepBar(config.steps, "test") as bar:
+        outcome = train_detector(config, digits, Run("coordconv", 1, CPU, writer, bar))
+    assert outcome.numbers["map50"] is not None
+    assert untrained["map50"] is not None
+    assert outcome.numbers["map50"] > untrained["map50"] + 0.1
+    assert outcome.numbers["proposal_iou"] is not None
+    assert outcome.numbers["proposal_iou"] > 0.3
+    assert outcome.samples["images"].shape == (8, 64, 64)
+    assert any(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_measurements_do_not_depend_on_the_batch(digits: tuple[Digits, Digits]) -> None:
+    torch.manual_seed(0)
+    test = make_canvases(digits[1], 6, 64, 5, seed=3)
+    detector = Detector(64, 4, True).eval()
+    whole = detector.detect(test.images / 255)
+    alone = detector.detect(test.images[2:3] / 255)
+    for field in dataclasses.fields(whole):
+        expected = getattr(whole, field.name)[2:3]
+        assert torch.allclose(getattr(alone, field.name), expected, atol=1e-4)

@@ -1,0 +1,125 @@
+"""The typed config: shipped files load, and bad input is one line with exit code 2 and nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rl_coordconv.config import RunConfig, load_config, parse_config
+from rl_coordconv.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_config_loads(path):
+    config = load_config(path)
+    assert config.folder.parts[-3:] == (config.game, config.arm, f"seed{config.seed}")
+
+
+def test_command_line_overrides_the_file_and_dashes_are_underscores():
+    config = parse_config(
+        [
+            "--config",
+            str(CONFIGS / "ppo_atari.yaml"),
+            "--n-envs",
+            "4",
+            "--total_timesteps=100",
+            "--game",
+            "pong",
+        ]
+    )
+    assert (config.n_envs, config.total_timesteps, config.game) == (4, 100, "Pong")
+    assert config.ppo.n_epochs == 4
+
+
+def test_resolved_yaml_reads_back_as_the_same_config(tmp_path):
+    config = parse_config(
+        ["--game", "ALE/MsPacman-v5", "--algo", "a2c", "--coord-layers", "[0, 2]", "--seed", "7"]
+    )
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_print_config_prints_yaml(script, capsys):
+    assert script("train", "--config", CONFIGS / "a2c_atari.yaml", "--print_config") == 0
+    assert "rms_prop_eps: 1.0e-05" in capsys.readouterr().out
+
+
+BAD = {
+    "unknown game": (["--game", "braekout"], "unknown game 'braekout' (did you mean 'Breakout'?)"),
+    "unknown option": (
+        ["--game", "pong", "--n-envz", "3"],
+        "unknown option 'n_envz' (did you mean 'n_envs'?)",
+    ),
+    "unknown group option": (["--game", "pong", "--ppo.nsteps", "3"], "did you mean 'ppo.n_steps'?"),
+    "no game": ([], "required: game"),
+    "unknown extractor": (["--game", "pong", "--extractor", "cordconv"], "did you mean 'coordconv'?"),
+    "overlap without halves": (
+        ["--game", "pong", "--overlap", "true", "--backend", "gymnasium"],
+        "overlap needs backend native or envpool",
+    ),
+    "unknown backend": (["--game", "pong", "--backend", "nativ"], "did you mean 'native'?"),
+    "unknown algorithm": (["--game", "pong", "--algo", "pppo"], "one of ppo, a2c (did you mean 'ppo'?)"),
+    "wrong type": (["--game", "pong", "--seed", "1.5"], "seed is 1.5: it must be int"),
+    "wrong optional type": (
+        ["--game", "pong", "--features-dim", "x"],
+        "features_dim is x: it must be int or null",
+    ),
+    "negative count": (["--game", "pong", "--n-envs", "-1"], "n_envs is -1: it must be more than 0"),
+    "zero steps": (["--game", "pong", "--total-timesteps", "0"], "total_timesteps is 0"),
+    "not a number": (["--game", "pong", "--ppo.learning_rate", "nan"], "ppo.learning_rate is nan"),
+    "gamma above one": (["--game", "pong", "--ppo.gamma", "1.5"], "between 0 and 1"),
+    "batch does not divide": (["--game", "pong", "--ppo.batch_size", "300"], "does not divide"),
+    "no CUDA": (["--game", "pong", "--device", "cuda:9"], "device 'cuda:9' is not there"),
+    "unknown device": (["--game", "pong", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
+    "coordinate layer": (["--game", "pong", "--coord-layers", "[7]"], "coord_layers"),
+    "arm is a path": (["--game", "pong", "--arm", "a/b"], "must be a folder name"),
+    "missing file": (["--config", "nope.yaml"], "'nope.yaml' does not exist"),
+    "resume nothing": (["--resume", "nowhere"], "'nowhere' is not a run folder"),
+    "resume and more": (["--resume", "nowhere", "--seed", "3"], "--resume takes one run folder"),
+}
+
+
+@pytest.mark.parametrize(("args", "says"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_leaves_nothing(args, says, script, capsys, tmp_path):
+    assert script("train", *args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert says in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("game: [", "is not YAML"),
+        ("- a", "must hold 'option: value' lines"),
+        ("game: Pong\nn_envz: 3", "did you mean 'n_envs'?"),
+        ("game: Pong\nppo: {lrr: 3}", "unknown option 'ppo.lrr'"),
+        ("game: Pong\nn_envs: many", "n_envs is many: it must be int"),
+        ("n_envs: 3", "game"),
+        ("\x00\xff", "is not YAML"),
+    ],
+)
+def test_bad_file_is_named_in_one_line(text, says, script, capsys, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text, encoding="latin-1")
+    assert script("train", "--config", file) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+    with pytest.raises(UserError, match=r"mine\.yaml"):
+        load_config(file)
+
+
+def test_output_folder_that_holds_another_run_is_refused(script, capsys, tmp_path):
+    config = RunConfig(game="pong", output=str(tmp_path)).validate()
+    config.folder.mkdir(parents=True)
+    (config.folder / "config.yaml").write_text(config.to_yaml())
+    before = sorted(tmp_path.rglob("*"))
+    assert script("train", "--game", "pong", "--output", tmp_path) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
