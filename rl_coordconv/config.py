@@ -13,14 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import yaml
+from gymnasium import spaces
 
 from rl_coordconv.cli import OneLineParser, read_yaml
 from rl_coordconv.envs import BACKENDS, canonical_game
+from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError, choose
+from rl_coordconv.extractors import Pool, policy_kwargs
+from rl_coordconv.layers import CoordInit
 
-EXTRACTORS = ("cnn", "coordconv", "impala", "coordconv-impala")
 ScheduleName = Literal["constant", "linear"]
 
 
@@ -92,9 +96,15 @@ class RunConfig:
         game: Atari game as people write it: breakout, Breakout, ALE/Breakout-v5, BreakoutNoFrameskip-v4
         algo: Algorithm
         extractor: Network that turns frames into features
-        coord_layers: Which convolutions of a CoordConv extractor see coordinates, from 0
-        with_r: Whether CoordConv adds the distance from the centre as a third coordinate
         features_dim: Size of the feature vector (null: 512 for the Nature network, 256 for IMPALA)
+        coord_layers: Which convolutions of a CoordConv extractor see coordinates, from 0 (null: the first, or
+            the last of one that pools)
+        with_r: Whether CoordConv adds the distance from the centre as a third coordinate (null: no)
+        coord_init: zeros starts as the plain network, concat as the paper's literal layer (null: zeros)
+        coord_scale: Factor on the coordinates, or window for one over the pixels of a window (null: window)
+        pool: What an extractor that pools takes over space (null: max for Nature, average for IMPALA)
+        width: Factor on the channels of an extractor that pools, or of IMPALA (null: 1)
+        extractor_kwargs: Further arguments, for an extractor of your own
         name: Folder of the experiment under the output folder (null: the algorithm's name)
         arm: Name of this side of a comparison (null: the extractor's name)
         seed: Seed of network, environments and action sampling
@@ -121,9 +131,14 @@ class RunConfig:
     game: str
     algo: Literal["ppo", "a2c"] = "ppo"
     extractor: str = "coordconv"
-    coord_layers: list[int] = field(default_factory=lambda: [0])
-    with_r: bool = False
     features_dim: int | None = None
+    coord_layers: list[int] | None = None
+    with_r: bool | None = None
+    coord_init: CoordInit | None = None
+    coord_scale: float | Literal["window"] | None = None
+    pool: Pool | None = None
+    width: int | None = None
+    extractor_kwargs: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
     arm: str | None = None
     seed: int = 1
@@ -154,7 +169,7 @@ class RunConfig:
         _check_given(self)
         _check_given(self.ppo, "ppo.")
         _check_given(self.a2c, "a2c.")
-        choose("extractor", self.extractor, EXTRACTORS)
+        check_extractor(self)
         choose("backend", self.backend, BACKENDS)
         _check_counts(self)
         _check_counts(self.ppo, "ppo.")
@@ -190,6 +205,15 @@ class RunConfig:
         return Path(self.output) / self.name / self.game / self.arm / f"seed{self.seed}"
 
     @property
+    def extractor_options(self) -> dict[str, Any]:
+        """What the config says of its extractor, as arguments of :func:`~.extractors.policy_kwargs`."""
+        given = {name: getattr(self, name) for name in EXTRACTOR_OPTIONS}
+        return {
+            **{name: value for name, value in given.items() if value is not None},
+            **self.extractor_kwargs,
+        }
+
+    @property
     def hyperparameters(self) -> PPOConfig | A2CConfig:
         """The section of the algorithm in use."""
         return self.ppo if self.algo == "ppo" else self.a2c
@@ -205,6 +229,7 @@ class RunConfig:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
+EXTRACTOR_OPTIONS = ("features_dim", "coord_layers", "with_r", "coord_init", "coord_scale", "pool", "width")
 MAY_BE_ZERO = {"seed", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
 AT_MOST_ONE = {"gamma", "gae_lambda"}
 
@@ -231,6 +256,28 @@ def _check_counts(section: Any, prefix: str = "") -> None:
             raise UserError(f"{prefix}{entry.name} is {value}: it must be between 0 and 1")
     if prefix == "" and section.seed >= 2**31:
         raise UserError(f"seed is {section.seed}: it must be below 2**31")
+
+
+def check_extractor(config: RunConfig) -> None:
+    """
+    Refuse an extractor that cannot be made, before anything is created for it.
+
+    :raises UserError: It is unknown, lacks an option that is given, or refuses its value
+    """
+    key = (config.extractor, repr(sorted(config.extractor_options.items())))
+    if key in _MADE:  # making one takes 20 ms, and a comparison has hundreds of runs
+        return
+    kwargs = policy_kwargs(config.extractor, **config.extractor_options)
+    images = spaces.Box(0, 255, (N_STACK, SCREEN_SIZE, SCREEN_SIZE), np.uint8)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            kwargs["features_extractor_class"](images, **kwargs["features_extractor_kwargs"])
+        except UserError as error:
+            raise UserError(f"extractor '{config.extractor}': {error}") from None
+    _MADE.add(key)
+
+
+_MADE: set[tuple[str, str]] = set()
 
 
 def check_device(device: str) -> None:
@@ -279,6 +326,22 @@ def load_config(path: Path | str, **overrides: Any) -> RunConfig:
     :raises UserError: The file is missing or holds a key or value that is not allowed
     """
     return config_from_dict({**read_yaml(path), **overrides}, str(path))
+
+
+def upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the options of a run that version 0.1.0 wrote, in today's words; today's as they are.
+
+    :param values: A ``config.yaml`` that a run wrote: it names every option
+    """
+    if "coord_init" in values:
+        return values
+    values = dict(values)
+    if values.get("extractor", "").startswith("coordconv"):
+        values |= {"coord_init": "concat", "coord_scale": 1.0}
+    else:
+        del values["coord_layers"], values["with_r"]
+    return values
 
 
 def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:

@@ -1,9 +1,10 @@
 """
 CoordConv layers (Liu et al. 2018, arXiv:1807.03247, section 3) that cost little more than a convolution.
 
-``conv(concat(x, c)) = conv(x; W[:, :C_in]) + conv(c; W[:, C_in:])``: the second term does not depend on the
-batch, so it is a position-dependent bias, computed once at batch size 1. The weight keeps the textbook shape
-of the literal concat, so checkpoints move to and from other implementations unchanged.
+``conv(concat(x, c)) = conv(x; weight) + conv(c; coord_weight)``: the second term does not depend on the
+batch, so it is a position-dependent bias, computed once at batch size 1. ``weight`` is exactly the plain
+convolution's: whatever initialises a plain network gives it the same numbers. ``concat_weight()`` returns
+the textbook tensor of the literal concat, and state dicts of literal concat layers load and split.
 
 Coordinate channels come after the input: x (along the width), y (along the height), then r. With groups, each
 group is followed by coordinates of its own.
@@ -11,12 +12,21 @@ group is followed by coordinates of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from rl_coordconv.errors import UserError, choose
+from rl_coordconv.positional import PositionalTerm, add_term
+
+CoordInit = Literal["concat", "zeros"]
+CoordScale = float | Literal["window"]
+COORD_INITS = ("zeros", "concat")
+Self = TypeVar("Self", bound="CoordConvLayer")
 
 
 def coordinate_map(
@@ -76,110 +86,175 @@ class AddCoords(nn.Module):
         return f"with_r={self.with_r}"
 
 
-class PositionalTerm:
+class CoordConvLayer(nn.Module):
     """
-    The batch-independent term of a CoordConv layer, and its cache for rollouts and evaluation.
+    What :class:`CoordConv2d` and :class:`CoordConvTranspose2d` share: a second parameter, ``coord_weight``.
 
-    The cache holds while nothing is differentiated. It is keyed on size, type and a copy of the coordinate
-    weights, not on a version counter, which edits through ``.data`` leave as it was (SB3's Polyak update of
-    DQN's target network). Comparing the weights would make a GPU wait, so there the term is computed each
-    time, at the price of one small convolution. The cache is neither saved, pickled nor copied.
+    A mixin before PyTorch's layer. The coordinates that the layer sees are ``coord_scale`` times those of
+    :func:`coordinate_map`. Coordinates are nearly constant within a window, so all ``kh * kw`` weights of a
+    filter pull together, and one optimizer step moves the positional bias ``kh * kw`` times as far as a bias;
+    ``"window"`` divides by ``kh * kw``. The functions that the layer can compute stay the same.
     """
 
-    def __init__(self) -> None:
-        self.constants: tuple[Any, Tensor] | None = None
-        self.term: tuple[Any, Tensor, Tensor] | None = None
+    weight: Tensor
+    bias: Tensor | None
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel_size: tuple[int, ...]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PositionalTerm:
-        return PositionalTerm()
+    def _add_coordinates(self, with_r: bool, coord_init: CoordInit, coord_scale: CoordScale) -> None:
+        """Make ``coord_weight``; the layer's other parameters are there."""
+        self.with_r = with_r
+        self.coord_init = choose("coord_init", coord_init, COORD_INITS)
+        self.coord_scale = check_coord_scale(coord_scale, math.prod(self.kernel_size))
+        self._positional_term = PositionalTerm()
+        shape = self._split(self._literal_layer("meta").weight)[1].shape
+        self.coord_weight = nn.Parameter(self.weight.new_empty(shape))
+        self._reset_coordinates(_reset)
 
-    def __reduce__(self) -> tuple[type[PositionalTerm], tuple[()]]:
-        return PositionalTerm, ()
+    def reset_parameters(self) -> None:
+        """Initialise all parameters as PyTorch does, coordinates as ``coord_init`` says."""
+        super().reset_parameters()  # type: ignore[misc]
+        if hasattr(self, "coord_weight"):  # not yet while PyTorch's constructor runs
+            self._reset_coordinates(_reset)
 
-    def constant(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    def _literal_layer(self, device: Any) -> Any:
+        """Return PyTorch's layer on the concatenated input, its parameters not initialised."""
+        raise NotImplementedError
+
+    def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the image part and the coordinate part of a weight of the literal concat."""
+        raise NotImplementedError
+
+    def concat_weight(self) -> Tensor:
+        """Return the weight of the literal concat layer that computes the same."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def _reset_coordinates(self, initialise: Callable[[Any], Any]) -> None:
         """
-        Return what the term is made of besides the weight, made once per key.
+        Start the coordinates at zero, or draw them as ``initialise`` draws the literal concat layer's.
 
-        :param key: All that it depends on
-        :param make: Makes it
+        The random state stays as it was, so that what is drawn next does not depend on coordinates.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return make()
-        if self.constants is None or self.constants[0] != key:
-            # A tensor made in inference mode could not be used for training later.
-            with torch.inference_mode(False), torch.no_grad():
-                self.constants = (key, make())
-        return self.constants[1]
+        if self.coord_init == "zeros":
+            self.coord_weight.zero_()
+            return
+        twin = self._literal_layer("cpu")
+        with torch.random.fork_rng(devices=[]):
+            # Numbers of their own: the next layer's weights are drawn from the state that is left behind.
+            torch.default_generator.manual_seed(int(torch.randint(2**62, ())))
+            initialise(twin)
+        self.coord_weight.copy_(self._split(twin.weight)[1])
 
-    def __call__(self, key: Any, weight: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+    def apply(self: Self, fn: Callable[[nn.Module], Any]) -> Self:
         """
-        Return the term, from the cache where that is safe.
+        Apply ``fn`` as any module does; if it initialised ``weight``, coordinates are drawn likewise.
 
-        :param key: Everything but the weight that the term depends on
-        :param weight: The coordinate part of the weight
-        :param compute: Makes the term
-        :return: ``(1, out_channels, out_height, out_width)``
+        :param fn: E.g. SB3's orthogonal initialisation
         """
-        differentiated = torch.is_grad_enabled() and weight.requires_grad
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if differentiated or traced or weight.device.type != "cpu":
-            return compute()
-        if self.term is None or self.term[0] != key or not torch.equal(self.term[1], weight):
-            with torch.inference_mode(False), torch.no_grad():
-                self.term = (key, weight.detach().clone(), compute())
-        return self.term[2]
+        before = self.weight.detach().clone()
+        super().apply(fn)
+        if self.coord_init == "concat" and not torch.equal(before, self.weight):
+            self._reset_coordinates(fn)
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Split the weight of a literal concat layer, as version 0.1.0 and others have it."""
+        weight, coords = state_dict.get(f"{prefix}weight"), f"{prefix}coord_weight"
+        literal = self._literal_layer("meta").weight.shape
+        if coords not in state_dict and weight is not None and weight.shape == literal:
+            image, part = self._split(weight)
+            state_dict[f"{prefix}weight"], state_dict[coords] = image, part / self.coord_scale
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def coord_weight_ratio(self) -> float:
+        """
+        Return the norm of the coordinates' part over that of all of ``concat_weight()``.
+
+        0 is translation invariant. Two layers that compute the same have the same ratio, whatever their
+        ``coord_scale``.
+        """
+        coords = float(self.coord_weight.detach().norm()) * abs(self.coord_scale)
+        whole = math.hypot(float(self.weight.detach().norm()), coords)
+        return coords / whole if whole else 0.0
+
+    def extra_repr(self) -> str:
+        """Return what ``print(module)`` shows."""
+        scale = f"{self.coord_scale:.4g}"
+        return (
+            f"{super().extra_repr()}, with_r={self.with_r}, coord_init={self.coord_init}, coord_scale={scale}"
+        )
 
 
-class CoordConv2d(nn.Conv2d):
+def _reset(layer: Any) -> None:
+    layer.reset_parameters()
+
+
+def check_coord_scale(coord_scale: Any, window: int) -> float:
+    """
+    Return the number that a ``coord_scale`` means.
+
+    :param coord_scale: A number, or ``"window"``
+    :param window: Pixels of the layer's window, kh * kw
+    :raises UserError: It is something else, zero or not finite
+    """
+    if coord_scale == "window":
+        return 1 / window
+    is_number = isinstance(coord_scale, (int, float)) and not isinstance(coord_scale, bool)
+    if not is_number or not math.isfinite(coord_scale) or coord_scale == 0:
+        raise UserError(
+            f"coord_scale is {coord_scale!r}: it must be 'window' or a finite number other than 0"
+        )
+    return float(coord_scale)
+
+
+class CoordConv2d(CoordConvLayer, nn.Conv2d):
     """
     A ``torch.nn.Conv2d`` that sees where it is (paper section 3).
 
-    Arguments are those of ``torch.nn.Conv2d``, plus ``with_r``. The weight has the shape
-    ``(out_channels, in_channels / groups + 2 or 3, kernel height, kernel width)``.
+    Arguments are those of ``torch.nn.Conv2d``, plus those below. ``weight`` is that of ``torch.nn.Conv2d``;
+    ``coord_weight`` has the shape ``(out_channels, 2 or 3, kernel height, kernel width)``. With the defaults
+    it is the paper's layer, ``conv(concat(x, coordinates))``.
 
     :param with_r: Add the distance from the centre as a third coordinate
+    :param coord_init: ``concat`` draws ``coord_weight`` as the literal concat layer would, ``zeros`` starts
+        as exactly the plain convolution
+    :param coord_scale: Factor on the coordinates, or ``window`` for one over the window's pixels
+    :raises UserError: ``coord_init`` or ``coord_scale`` is not allowed
     """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Any = "zeros",
-        device: Any = None,
-        dtype: Any = None,
+        *args: Any,
         with_r: bool = False,
+        coord_init: CoordInit = "concat",
+        coord_scale: CoordScale = 1.0,
+        **kwargs: Any,
     ) -> None:
-        coord_channels = 3 if with_r else 2
-        super().__init__(
-            in_channels + groups * coord_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            device,
-            dtype,
-        )
-        self.in_channels = in_channels
-        self.with_r = with_r
-        self._positional_term = PositionalTerm()
+        super().__init__(*args, **kwargs)
+        self._add_coordinates(with_r, coord_init, coord_scale)
 
     @classmethod
-    def from_conv(cls, conv: nn.Conv2d, with_r: bool = False) -> CoordConv2d:
+    def from_conv(
+        cls,
+        conv: nn.Conv2d,
+        with_r: bool = False,
+        coord_init: CoordInit = "zeros",
+        coord_scale: CoordScale = 1.0,
+    ) -> CoordConv2d:
         """
-        Return a layer that computes what a plain convolution does: its coordinate weights are 0.
+        Return a layer with the weights of a plain convolution, which computes the same as that at first.
+
+        The random state stays as it was.
 
         :param conv: Trained or new; it is not changed, and no parameter is shared
         :param with_r: Add the distance from the centre as a third coordinate
+        :param coord_init: ``concat`` draws coordinate weights, so that the layer does not compute the same
+        :param coord_scale: As for the layer
         """
         layer = cls(
             conv.in_channels,
@@ -191,195 +266,197 @@ class CoordConv2d(nn.Conv2d):
             conv.groups,
             conv.bias is not None,
             conv.padding_mode,
-            conv.weight.device,
+            "meta",  # draws no random numbers
             conv.weight.dtype,
-            with_r,
-        )
-        with torch.no_grad():
-            image, coords = layer.split_weight()
-            image.copy_(conv.weight)
-            coords.zero_()
-            if layer.bias is not None and conv.bias is not None:
-                layer.bias.copy_(conv.bias)
+            with_r=with_r,
+            coord_init=coord_init,
+            coord_scale=coord_scale,
+        ).to_empty(device=conv.weight.device)
+        layer._reset_coordinates(_reset)
+        layer.load_state_dict({**conv.state_dict(), "coord_weight": layer.coord_weight})
         return layer.train(conv.training)
 
-    def split_weight(self) -> tuple[Tensor, Tensor]:
-        """Return views of the weight's image part and coordinate part."""
+    def _literal_layer(self, device: Any) -> nn.Conv2d:
+        channels = self.in_channels + self.groups * (3 if self.with_r else 2)
+        size = (channels, self.out_channels, self.kernel_size)
+        options = {"groups": self.groups, "bias": self.bias is not None, "dtype": self.weight.dtype}
+        return nn.utils.skip_init(nn.Conv2d, *size, **options, device=device)
+
+    def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
         split = self.in_channels // self.groups
-        return self.weight[:, :split], self.weight[:, split:]
+        return concat[:, :split], concat[:, split:]
+
+    def concat_weight(self) -> Tensor:
+        """
+        Return the weight of the literal concat layer that computes the same.
+
+        :return: ``(out_channels, in_channels / groups + 2 or 3, kernel height, kernel width)``
+        """
+        return torch.cat([self.weight, self.coord_weight * self.coord_scale], 1)
 
     def forward(self, input: Tensor) -> Tensor:
         """
-        Return ``conv(concat(input, coordinates))``.
+        Return ``conv(concat(input, coord_scale * coordinates))``.
 
         :param input: ``(batch, in_channels, height, width)`` or without the batch
         :return: ``(batch, out_channels, out_height, out_width)`` or without the batch
         """
-        split = self.in_channels // self.groups
-        image, coords = self.weight.split((split, self.weight.shape[1] - split), 1)
-        out = self._conv_forward(input, image, self.bias)
-        height, width = input.shape[-2:]
+        out = self._conv_forward(input, self.weight, self.bias)
         is_nhwc = out.dim() == 4 and out.is_contiguous(memory_format=torch.channels_last)
-        key = (height, width, self.stride, self.padding, self.dilation, coords.dtype, coords.device, is_nhwc)
+        return add_term(out, self._positional(input.shape[-2:], out.shape[-2:], is_nhwc))
+
+    def positional_bias(self, height: int, width: int) -> Tensor:
+        """
+        Return what each filter adds where, for images of this size; the bias is not in it.
+
+        :param height: Of the input
+        :param width: Of the input
+        :return: ``(out_channels, out_height, out_width)``
+        """
+        coords = self.coord_weight
+        image = torch.empty(self.in_channels, height, width, device="meta", dtype=coords.dtype)
+        size = self._conv_forward(image, self.weight.to("meta"), None).shape[-2:]
+        return self._positional(torch.Size((height, width)), size, False)[0]
+
+    def _positional(self, size: torch.Size, out_size: torch.Size, is_nhwc: bool) -> Tensor:
+        """Return the positional term ``(1, out_channels, out_height, out_width)``."""
+        coords = self.coord_weight
+        options = (self.stride, self.padding, self.dilation, self.coord_scale)
+        key = (*size, *options, coords.dtype, coords.device, is_nhwc)
 
         def compute() -> Tensor:
             # One matrix product: a convolution of two channels would cost several times as much.
-            patches = self._positional_term.constant(key, lambda: self._patches(height, width, coords))
+            patches = self._positional_term.constant(key, lambda: self._patches(*size))
             with torch.autocast(coords.device.type, enabled=False):
                 if is_nhwc:  # in the order of the output, so that neither it nor its gradient is copied
                     term = patches.T @ coords.flatten(1).T
-                    return term.view(1, *out.shape[-2:], self.out_channels).permute(0, 3, 1, 2)
-                return (coords.flatten(1) @ patches).view(1, self.out_channels, *out.shape[-2:])
+                    return term.view(1, *out_size, self.out_channels).permute(0, 3, 1, 2)
+                return (coords.flatten(1) @ patches).view(1, self.out_channels, *out_size)
 
-        return _add(out, self._positional_term(key, coords, compute))
+        return self._positional_term(key, coords, compute)
 
-    def _patches(self, height: int, width: int, coords: Tensor) -> Tensor:
+    def _patches(self, height: int, width: int) -> Tensor:
         """
-        Return the coordinates under every window.
+        Return the scaled coordinates under every window.
 
-        :param coords: The coordinate part of the weight, for its shape, type and device
         :return: ``(coordinate channels x kernel height x kernel width, out_height x out_width)``
         """
+        coords = self.coord_weight
         channels = coordinate_map(height, width, self.with_r, coords.device, coords.dtype)
         size = coords[0].numel()
         pick = torch.eye(size, dtype=coords.dtype, device=coords.device).view(size, *coords.shape[1:])
         with torch.autocast(coords.device.type, enabled=False):
             repeated = channels.repeat(self.groups, 1, 1)[None]
-            return self._conv_forward(repeated, pick.repeat(self.groups, 1, 1, 1), None)[0, :size].flatten(1)
-
-    def coord_weight_ratio(self) -> float:
-        """Return the norm of the coordinate weights over that of all weights: 0 is translation invariant."""
-        return _ratio(self.split_weight()[1], self.weight)
-
-    def extra_repr(self) -> str:
-        """Return what ``print(module)`` shows."""
-        return f"{super().extra_repr()}, with_r={self.with_r}"
+            picked = self._conv_forward(repeated, pick.repeat(self.groups, 1, 1, 1), None)[0, :size]
+        return picked.flatten(1) * self.coord_scale
 
 
-class CoordConvTranspose2d(nn.ConvTranspose2d):
+class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
     """
     A ``torch.nn.ConvTranspose2d`` that sees where it is.
 
-    Arguments are those of ``torch.nn.ConvTranspose2d``, plus ``with_r``. The weight has the shape
-    ``(in_channels + groups * (2 or 3), out_channels / groups, kernel height, kernel width)``; each group's
-    rows end with its coordinates.
+    Arguments are those of ``torch.nn.ConvTranspose2d``, plus those of :class:`CoordConv2d`. ``weight`` is
+    that of ``torch.nn.ConvTranspose2d``; ``coord_weight`` has the shape
+    ``(groups * (2 or 3), out_channels / groups, kernel height, kernel width)``.
 
     :param with_r: Add the distance from the centre as a third coordinate
+    :param coord_init: ``concat`` draws ``coord_weight`` as the literal concat layer would, ``zeros`` starts
+        as exactly the plain layer
+    :param coord_scale: Factor on the coordinates, or ``window`` for one over the window's pixels
+    :raises UserError: ``coord_init`` or ``coord_scale`` is not allowed
     """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Any = 1,
-        padding_mode: Any = "zeros",
-        device: Any = None,
-        dtype: Any = None,
+        *args: Any,
         with_r: bool = False,
+        coord_init: CoordInit = "concat",
+        coord_scale: CoordScale = 1.0,
+        **kwargs: Any,
     ) -> None:
-        coord_channels = 3 if with_r else 2
-        super().__init__(
-            in_channels + groups * coord_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            output_padding,
-            groups,
-            bias,
-            dilation,
-            padding_mode,
-            device,
-            dtype,
-        )
-        self.in_channels = in_channels
-        self.with_r = with_r
-        self._positional_term = PositionalTerm()
+        super().__init__(*args, **kwargs)
+        self._add_coordinates(with_r, coord_init, coord_scale)
 
-    def split_weight(self) -> tuple[Tensor, Tensor]:
-        """Return the weight's image part and coordinate part (views where ``groups`` is 1)."""
-        grouped = self.weight.unflatten(0, (self.groups, -1))
+    def _literal_layer(self, device: Any) -> nn.ConvTranspose2d:
+        channels = self.in_channels + self.groups * (3 if self.with_r else 2)
+        size = (channels, self.out_channels, self.kernel_size)
+        options = {"groups": self.groups, "bias": self.bias is not None, "dtype": self.weight.dtype}
+        return nn.utils.skip_init(nn.ConvTranspose2d, *size, **options, device=device)
+
+    def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
+        grouped = concat.unflatten(0, (self.groups, -1))
         split = self.in_channels // self.groups
         return grouped[:, :split].flatten(0, 1), grouped[:, split:].flatten(0, 1)
 
+    def concat_weight(self) -> Tensor:
+        """
+        Return the weight of the literal concat layer that computes the same.
+
+        :return: ``(in_channels + groups * (2 or 3), out_channels / groups, kernel height, kernel width)``;
+            each group's rows end with its coordinates
+        """
+        parts = (self.weight, self.coord_weight * self.coord_scale)
+        return torch.cat([part.unflatten(0, (self.groups, -1)) for part in parts], 1).flatten(0, 1)
+
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """
-        Return ``conv_transpose(concat(input, coordinates))``.
+        Return ``conv_transpose(concat(input, coord_scale * coordinates))``.
 
         :param input: ``(batch, in_channels, height, width)`` or without the batch
         :param output_size: As in ``torch.nn.ConvTranspose2d``
         :return: ``(batch, out_channels, out_height, out_width)`` or without the batch
         """
-        image, coords = self.split_weight()
-        height, width = input.shape[-2:]
+        sizes: Any = (self.stride, self.padding, self.kernel_size, 2, self.dilation)
+        output_padding = self._output_padding(input, output_size, *sizes)
+        out = self._transposed(input, self.weight, self.bias, output_padding)
+        return add_term(out, self._positional(input.shape[-2:], output_padding))
+
+    def positional_bias(self, height: int, width: int) -> Tensor:
+        """
+        Return what each filter adds where, for images of this size; the bias is not in it.
+
+        :param height: Of the input
+        :param width: Of the input
+        :return: ``(out_channels, out_height, out_width)``
+        """
+        return self._positional(torch.Size((height, width)), list(self.output_padding))[0]
+
+    def _positional(self, size: torch.Size, output_padding: list[int]) -> Tensor:
+        """Return the positional term ``(1, out_channels, out_height, out_width)``."""
+        coords = self.coord_weight
+        key = (*size, self.coord_scale, coords.dtype, coords.device)
+
+        def make() -> Tensor:
+            channels = coordinate_map(size[0], size[1], self.with_r, coords.device, coords.dtype)
+            return channels.repeat(self.groups, 1, 1)[None] * self.coord_scale
+
+        def compute() -> Tensor:
+            with torch.autocast(coords.device.type, enabled=False):
+                channels = self._positional_term.constant(key, make)
+                return self._transposed(channels, coords, None, output_padding)
+
+        options = (self.stride, self.padding, tuple(output_padding), self.dilation)
+        return self._positional_term((*key, *options), coords, compute)
+
+    def _transposed(
+        self, images: Tensor, weight: Tensor, bias: Tensor | None, output_padding: list[int]
+    ) -> Tensor:
         stride: Any = self.stride
         padding: Any = self.padding
         dilation: Any = self.dilation
-        kernel_size: Any = self.kernel_size
-        output_padding = self._output_padding(input, output_size, stride, padding, kernel_size, 2, dilation)
-
-        def transposed(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return F.conv_transpose2d(
-                images, weight, bias, stride, padding, output_padding, self.groups, dilation
-            )
-
-        def compute() -> Tensor:
-            channels = self._positional_term.constant(
-                (height, width, coords.dtype, coords.device),
-                lambda: coordinate_map(height, width, self.with_r, coords.device, coords.dtype),
-            )
-            with torch.autocast(coords.device.type, enabled=False):
-                return transposed(channels.repeat(self.groups, 1, 1)[None], coords, None)
-
-        out = transposed(input, image, self.bias)
-        key = (height, width, stride, padding, tuple(output_padding), dilation, self.groups)
-        return _add(out, self._positional_term(key, coords, compute))
-
-    def coord_weight_ratio(self) -> float:
-        """Return the norm of the coordinate weights over that of all weights: 0 is translation invariant."""
-        return _ratio(self.split_weight()[1], self.weight)
-
-    def extra_repr(self) -> str:
-        """Return what ``print(module)`` shows."""
-        return f"{super().extra_repr()}, with_r={self.with_r}"
+        return F.conv_transpose2d(
+            images, weight, bias, stride, padding, output_padding, self.groups, dilation
+        )
 
 
-def _add(out: Tensor, term: Tensor) -> Tensor:
-    """Add the positional term, in place: a convolution's backward pass does not need its output."""
-    if out.dim() == 3:
-        return out.add_(term[0].to(out.dtype))
-    term = term.to(out.dtype)
-    eager = torch.is_grad_enabled() and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-    if not (eager and out.is_contiguous(memory_format=torch.channels_last)):
-        return out.add_(term)
-    return _AddChannelsLast.apply(out, term.contiguous(memory_format=torch.channels_last))
-
-
-class _AddChannelsLast(torch.autograd.Function):
+def positional_bias(layer: CoordConv2d | CoordConvTranspose2d, height: int, width: int) -> Tensor:
     """
-    In-place addition of a batch-independent term to a ``channels_last`` batch.
+    Return the map that each filter of a layer adds to its output, whatever the image shows.
 
-    PyTorch's own backward sums a ``channels_last`` gradient over the batch into a contiguous result, which
-    takes 50 times as long as a sum that keeps the order.
+    :param layer: A CoordConv layer
+    :param height: Of the layer's input
+    :param width: Of the layer's input
+    :return: ``(filters, out_height, out_width)``, without the bias
     """
-
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, term: Tensor) -> Tensor:
-        ctx.mark_dirty(out)
-        return out.add_(term)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        grad = grads[0]
-        return grad, grad.permute(0, 2, 3, 1).sum(0, keepdim=True).permute(0, 3, 1, 2)
-
-
-def _ratio(part: Tensor, whole: Tensor) -> float:
-    norm = float(whole.detach().norm())
-    return float(part.detach().norm()) / norm if norm else 0.0
+    with torch.no_grad():
+        return layer.positional_bias(height, width).clone()

@@ -18,9 +18,20 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 from torch import nn
 
-from rl_coordconv import CoordConv2d, CoordConvCombinedExtractor, CoordConvImpalaCNN, CoordConvNatureCNN
+from rl_coordconv import (
+    EXTRACTORS,
+    CoordConv2d,
+    CoordConvCombinedExtractor,
+    CoordConvImpalaCNN,
+    CoordConvImpalaPool,
+    CoordConvNatureCNN,
+    CoordConvNaturePool,
+    Extractor,
+    policy_kwargs,
+)
+from rl_coordconv.config import config_from_dict
+from rl_coordconv.coordinates import coord_weight_ratios
 from rl_coordconv.errors import UserError
-from rl_coordconv.extractors import coord_weight_ratios
 
 IMAGES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 OFF_POLICY = {"buffer_size": 250, "learning_starts": 100}
@@ -99,14 +110,20 @@ def test_spaces_that_are_not_images_get_the_error_sb3_users_know(extractor):
     assert extractor(floats, normalized_image=True)(torch.rand(1, 3, 40, 40)).shape[0] == 1
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("extractor", [CoordConvNatureCNN, CoordConvImpalaCNN])
-def test_every_algorithm_learns_saves_and_loads(name, extractor, tmp_path):
+# Every algorithm and every extractor once, not each with each.
+WITH_ALL = [
+    ("A2C", "coordconv-impala"),
+    ("PPO", "coordconv"),
+    ("PPO", "coordconv-nature-pool"),
+    ("DQN", "coordconv-impala-pool"),
+    ("QRDQN", "coordconv"),
+]
+
+
+@pytest.mark.parametrize(("name", "extractor"), WITH_ALL)
+def test_algorithms_learn_save_and_load(name, extractor, tmp_path):
     algorithm, options = ALGORITHMS[name]
-    kwargs = {
-        "features_extractor_class": extractor,
-        "features_extractor_kwargs": {"features_dim": 16, "with_r": True},
-    }
+    kwargs = policy_kwargs(extractor, features_dim=16, with_r=True)
     env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
     model = algorithm("CnnPolicy", env, policy_kwargs=kwargs, seed=1, **options).learn(250)
     observation = VecTransposeImage(DummyVecEnv([lambda: env])).reset()
@@ -115,8 +132,131 @@ def test_every_algorithm_learns_saves_and_loads(name, extractor, tmp_path):
     loaded = algorithm.load(tmp_path / "model")
     assert np.array_equal(loaded.predict(observation, deterministic=True)[0], expected)
     ratios = coord_weight_ratios(loaded.policy)
-    assert ratios
-    assert all(0 < ratio < 1 for ratio in ratios.values())
+    assert 0 < max(ratios.values()) < 1  # a target network may not have moved yet
+
+
+PLAIN = {
+    "coordconv": "cnn",
+    "coordconv-nature-pool": "nature-pool",
+    "coordconv-impala": "impala",
+    "coordconv-impala-pool": "impala-pool",
+}
+
+
+@pytest.mark.parametrize("coord_init", ["zeros", "concat"])
+@pytest.mark.parametrize(("algorithm", "extractor"), [(PPO, "coordconv"), (A2C, "coordconv-nature-pool")])
+def test_with_one_seed_both_arms_start_as_the_same_network(algorithm, extractor, coord_init):
+    policies = []
+    for name, options in ((PLAIN[extractor], {}), (extractor, {"coord_init": coord_init})):
+        env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=3)
+        kwargs = policy_kwargs(name, **options)
+        policies.append(algorithm("CnnPolicy", env, seed=7, policy_kwargs=kwargs).policy)
+    plain, ours = (policy.state_dict() for policy in policies)
+    added = {name for name in ours if name.endswith("coord_weight")}
+    assert added
+    assert set(ours) - added == set(plain)
+    for name, values in plain.items():
+        assert torch.equal(values, ours[name]), name
+    if coord_init == "zeros":
+        images = torch.randint(0, 255, (4, 3, 40, 40), dtype=torch.uint8)
+        with torch.no_grad():
+            results = []
+            for policy in policies:
+                torch.manual_seed(0)
+                results.append([policy.extract_features(images), *policy(images)])
+        for one, other in zip(*results, strict=True):
+            assert torch.equal(one, other)
+    else:
+        # Orthogonal over the literal weight: coordinates are 2 of 5 channels (first layer) or 2 of 66 (last).
+        share = 2 / 5 if extractor == "coordconv" else 2 / 66
+        coords = ours[sorted(added)[0]]
+        assert float(coords.square().sum() / len(coords)) == pytest.approx(2 * share, rel=0.3)
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_every_name_makes_an_extractor_that_runs(name):
+    kwargs = policy_kwargs(name)
+    extractor = kwargs["features_extractor_class"](IMAGES, **kwargs["features_extractor_kwargs"])
+    assert extractor(torch.rand(2, 4, 84, 84)).shape == (2, extractor.features_dim)
+    has_coordinates = any(isinstance(layer, CoordConv2d) for layer in extractor.modules())
+    assert has_coordinates == name.startswith("coordconv")
+    assert kwargs["net_arch"] == []
+
+
+@pytest.mark.parametrize("pool", ["max", "average"])
+def test_pooling_throws_position_away_and_coordinates_bring_it_back(pool):
+    square = torch.zeros(2, 4, 84, 84, dtype=torch.float64)
+    square[0, :, 30:42, 30:42] = 1
+    square[1, :, 38:50, 38:50] = 1  # moved by the stride of the whole network, seen by as many windows
+    torch.manual_seed(0)
+    here, there = CoordConvNaturePool(IMAGES, coord_layers=(), pool=pool).double()(square)
+    torch.testing.assert_close(here, there, rtol=1e-9, atol=1e-9)
+    literal = {"coord_init": "concat", "coord_scale": 1.0}
+    here, there = CoordConvNaturePool(IMAGES, pool=pool, **literal).double()(square)
+    assert (here - there).abs().max() > 1e-4
+
+
+def test_pooled_networks_are_small():
+    def count(extractor: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in extractor.parameters())
+
+    assert count(NatureCNN(IMAGES)) == 1_684_128
+    assert count(CoordConvNaturePool(IMAGES, coord_layers=())) == 111_264
+    assert count(CoordConvNaturePool(IMAGES)) == 111_264 + 64 * 2 * 9
+    assert count(CoordConvNaturePool(IMAGES, width=2, coord_layers=())) > 3 * 111_264
+    # Impoola's head is 32 x 256 instead of 11 x 11 x 32 x 256.
+    flat, pooled = CoordConvImpalaCNN(IMAGES, coord_layers=()), CoordConvImpalaPool(IMAGES, coord_layers=())
+    assert count(flat) - count(pooled) == (11 * 11 - 1) * 32 * 256
+
+
+def test_an_extractor_of_ones_own_is_one_line(monkeypatch, tmp_path):
+    class Wide(NatureCNN):
+        def __init__(self, observation_space, features_dim=64, spread=1):
+            super().__init__(observation_space, features_dim * spread)
+
+    monkeypatch.setitem(EXTRACTORS, "wide", Extractor(Wide))
+    config = config_from_dict(
+        {"game": "Pong", "extractor": "wide", "features_dim": 8, "extractor_kwargs": {"spread": 2}}, "here"
+    )
+    kwargs = policy_kwargs(config.extractor, **config.extractor_options)
+    env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
+    assert PPO("CnnPolicy", env, policy_kwargs=kwargs).policy.features_dim == 16
+    with pytest.raises(UserError, match=r"extractor 'wide' has no option 'with_r': it takes .*spread"):
+        policy_kwargs("wide", with_r=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"extractor": "coordcov"},
+            "unknown extractor 'coordcov': use one of cnn, .*mean 'coordconv'",
+        ),
+        ({"extractor": "cnn", "coord_layers": [0]}, "extractor 'cnn' has no option 'coord_layers': it takes"),
+        ({"extractor": "nature-pool", "coord_scale": 1.0}, "has no option 'coord_scale'"),
+        ({"extractor": "coordconv", "pool": "max"}, "has no option 'pool'"),
+        ({"extractor": "nature-pool", "pool": "min"}, "pool is 'min': it must be one of average, max|pool"),
+        ({"extractor": "impala-pool", "width": 0}, "width is 0: it must be"),
+        ({"extractor": "coordconv", "coord_scale": 0.0}, "coord_scale is 0"),
+        (
+            {"extractor": "coordconv", "coord_layers": [3]},
+            "coord_layers is .3.: use different numbers",
+        ),
+    ],
+)
+def test_options_that_an_extractor_cannot_have_are_one_line(options, message):
+    with pytest.raises(UserError, match=message):
+        config_from_dict({"game": "Pong", **options}, "here")
+
+
+@pytest.mark.parametrize("extractor", [CoordConvNaturePool, CoordConvImpalaPool])
+def test_images_that_are_too_small_are_one_line(extractor):
+    small = spaces.Box(0, 255, (4, 20, 20), np.uint8)
+    if extractor is CoordConvImpalaPool:  # pads, so that one pixel is enough
+        assert extractor(small)(torch.rand(1, 4, 20, 20)).shape == (1, 256)
+    else:
+        with pytest.raises(UserError, match="CoordConvNaturePool needs larger images than 20 x 20"):
+            extractor(small)
 
 
 class ImageAndVector(gym.Env):
@@ -179,7 +319,7 @@ def test_dqn_target_network_follows_its_polyak_updates():
 def test_rl_zoo_names_the_extractor_in_yaml():
     # RL Zoo evaluates this string of a hyperparameter file in a namespace that does not know us.
     hyperparameters = yaml.safe_load(
-        """policy_kwargs: "dict(features_extractor_class=__import__('rl_coordconv').CoordConvNatureCNN)" """
+        """policy_kwargs: "__import__('rl_coordconv').policy_kwargs('coordconv')" """
     )
     kwargs = eval(hyperparameters["policy_kwargs"])
     model = A2C(

@@ -13,7 +13,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rl_coordconv.layers import AddCoords, CoordConv2d, CoordConvTranspose2d, coordinate_map
+from rl_coordconv.errors import UserError
+from rl_coordconv.layers import (
+    AddCoords,
+    CoordConv2d,
+    CoordConvTranspose2d,
+    coordinate_map,
+    positional_bias,
+)
 
 
 def plain_coordinates(height: int, width: int, with_r: bool) -> Tensor:
@@ -44,10 +51,11 @@ def literal(layer: CoordConv2d | CoordConvTranspose2d, images: Tensor) -> Tensor
         twin = nn.Conv2d(*shared, **kwargs, padding_mode=layer.padding_mode)
     else:
         twin = nn.ConvTranspose2d(*shared, output_padding=layer.output_padding, **kwargs)
+    parameters = {"weight": layer.concat_weight()} | ({} if layer.bias is None else {"bias": layer.bias})
     assert {name: p.shape for name, p in twin.named_parameters()} == {
-        name: p.shape for name, p in layer.named_parameters()
+        name: p.shape for name, p in parameters.items()
     }
-    return torch.func.functional_call(twin, dict(layer.named_parameters()), literal_input(layer, images))
+    return torch.func.functional_call(twin, parameters, literal_input(layer, images))
 
 
 def assert_equals_literal(layer: CoordConv2d | CoordConvTranspose2d, images: Tensor) -> None:
@@ -65,6 +73,7 @@ def assert_equals_literal(layer: CoordConv2d | CoordConvTranspose2d, images: Ten
 
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+scales = st.sampled_from([1.0, "window", -2.5])
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
 
@@ -80,11 +89,12 @@ sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
     channels=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     bias=st.booleans(),
     with_r=st.booleans(),
+    scale=scales,
     size=sizes,
 )
 @settings(max_examples=150, deadline=None)
 def test_convolution_equals_the_literal_concat(
-    kernel, stride, padding, padding_mode, dilation, groups, channels, bias, with_r, size
+    kernel, stride, padding, padding_mode, dilation, groups, channels, bias, with_r, scale, size
 ):
     if padding == "same":
         stride = (1, 1)
@@ -99,7 +109,7 @@ def test_convolution_equals_the_literal_concat(
     assume(all(n + t > d * (k - 1) for n, t, d, k in zip(size, total, dilation, kernel, strict=True)))
     layer = CoordConv2d(
         channels[0] * groups, channels[1] * groups, kernel, stride, padding, dilation, groups, bias,
-        padding_mode, dtype=torch.float64, with_r=with_r,
+        padding_mode, dtype=torch.float64, with_r=with_r, coord_scale=scale,
     )  # fmt: skip
     assert_equals_literal(layer, torch.randn(2, channels[0] * groups, *size, dtype=torch.float64))
 
@@ -114,16 +124,17 @@ def test_convolution_equals_the_literal_concat(
     channels=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     bias=st.booleans(),
     with_r=st.booleans(),
+    scale=scales,
     size=sizes,
 )
 @settings(max_examples=100, deadline=None)
 def test_transposed_convolution_equals_the_literal_concat(
-    kernel, stride, padding, output_padding, dilation, groups, channels, bias, with_r, size
+    kernel, stride, padding, output_padding, dilation, groups, channels, bias, with_r, scale, size
 ):
     assume(all(o < max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)))
     layer = CoordConvTranspose2d(
         channels[0] * groups, channels[1] * groups, kernel, stride, padding, output_padding, groups, bias,
-        dilation, dtype=torch.float64, with_r=with_r,
+        dilation, dtype=torch.float64, with_r=with_r, coord_scale=scale,
     )  # fmt: skip
     heights = [
         (n - 1) * s - 2 * p + d * (k - 1) + o + 1
@@ -136,9 +147,10 @@ def test_transposed_convolution_equals_the_literal_concat(
 def test_gradcheck():
     layer = CoordConv2d(2, 3, 3, padding=1, dtype=torch.float64, with_r=True)
     images = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
     assert torch.autograd.gradcheck(
-        lambda x, w, b: torch.func.functional_call(layer, {"weight": w, "bias": b}, x),
-        (images, layer.weight, layer.bias),
+        lambda x, *values: torch.func.functional_call(layer, dict(zip(names, values, strict=True)), x),
+        (images, *parameters),
     )
 
 
@@ -170,19 +182,23 @@ def layer_and_images(**kwargs) -> tuple[CoordConv2d, Tensor]:
 
 def edit_in_place(layer: CoordConv2d) -> None:
     with torch.no_grad():
-        layer.weight[:, -1] += 1.0
+        layer.coord_weight[:, -1] += 1.0
 
 
 def edit_through_data(layer: CoordConv2d) -> None:
-    layer.weight.data.mul_(0.5)
+    layer.coord_weight.data.mul_(0.5)
 
 
 def replace_data(layer: CoordConv2d) -> None:
-    layer.weight.data = torch.randn_like(layer.weight)
+    layer.coord_weight.data = torch.randn_like(layer.coord_weight)
 
 
 def replace_parameter(layer: CoordConv2d) -> None:
-    layer.weight = nn.Parameter(torch.randn_like(layer.weight))
+    layer.coord_weight = nn.Parameter(torch.randn_like(layer.coord_weight))
+
+
+def rescale(layer: CoordConv2d) -> None:
+    layer.coord_scale = 3.0
 
 
 def load(layer: CoordConv2d) -> None:
@@ -203,6 +219,7 @@ CHANGES = {
     "data": edit_through_data,
     "new data": replace_data,
     "new parameter": replace_parameter,
+    "scale": rescale,
     "load_state_dict": load,
     "Adam": step(lambda p: torch.optim.Adam(p, 0.1)),
     "fused Adam": step(lambda p: torch.optim.Adam(p, 0.1, fused=True)),
@@ -264,33 +281,140 @@ def test_from_conv_computes_the_same(groups, padding_mode):
     torch.testing.assert_close(layer(images), conv(images), rtol=0, atol=0)
     assert layer.coord_weight_ratio() == 0
     assert not layer.training
-    layer.weight.data += 1
+    layer.coord_weight.data += 1
     assert not torch.equal(layer(images), conv(images))
 
 
-def test_checkpoint_of_a_literal_concat_loads_unchanged():
-    concat = nn.Sequential(AddCoords(with_r=True), nn.Conv2d(6, 4, 3, stride=2))
-    layer = CoordConv2d(3, 4, 3, stride=2, with_r=True)
-    layer.load_state_dict(concat[1].state_dict())
+@pytest.mark.parametrize("scale", [1.0, "window"])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize(
+    ("layer_class", "concat_class"), [(CoordConv2d, nn.Conv2d), (CoordConvTranspose2d, nn.ConvTranspose2d)]
+)
+def test_checkpoint_of_a_literal_concat_loads_and_splits(layer_class, concat_class, groups, scale):
+    concat = concat_class(3 + 3 * groups, 6, 3, stride=2, groups=groups)
+    layer = layer_class(3, 6, 3, stride=2, groups=groups, with_r=True, coord_scale=scale)
+    state = concat.state_dict()
+    nn.Sequential(layer).load_state_dict({f"0.{name}": value for name, value in state.items()})
+    assert list(state) == ["weight", "bias"]
+    torch.testing.assert_close(layer.concat_weight(), concat.weight)
     images = torch.randn(2, 3, 8, 10)
-    torch.testing.assert_close(layer(images), concat(images))
-    concat[1].load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(images), concat(literal_input(layer, images)))
+    concat.load_state_dict({"weight": layer.concat_weight(), "bias": layer.bias})
 
 
-def test_initialisation_is_that_of_the_literal_concat():
-    torch.manual_seed(3)
+def test_state_of_another_shape_is_refused():
     layer = CoordConv2d(3, 4, 3)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        layer.load_state_dict(nn.Conv2d(7, 4, 3).state_dict())
+    with pytest.raises(RuntimeError, match=r"Missing key.*coord_weight"):
+        layer.load_state_dict(nn.Conv2d(3, 4, 3).state_dict())
+
+
+@pytest.mark.parametrize("coord_init", ["zeros", "concat"])
+@pytest.mark.parametrize(
+    ("layer_class", "plain_class"), [(CoordConv2d, nn.Conv2d), (CoordConvTranspose2d, nn.ConvTranspose2d)]
+)
+def test_image_weights_and_all_that_follows_start_as_without_coordinates(
+    layer_class, plain_class, coord_init
+):
+    def orthogonal(module: nn.Module) -> None:
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.orthogonal_(module.weight, 2**0.5)
+
+    starts = []
+    for make in (plain_class, lambda *args: layer_class(*args, coord_init=coord_init)):
+        torch.manual_seed(3)
+        network = nn.Sequential(make(3, 4, 3), nn.Linear(2, 2))
+        first = copy.deepcopy(network)
+        network.apply(orthogonal)
+        starts.append([first[0].weight, first[0].bias, network[0].weight, first[1].weight, torch.rand(3)])
+    for plain, ours in zip(*starts, strict=True):
+        assert torch.equal(plain, ours)
+
+
+def test_zeros_starts_as_the_plain_convolution_to_the_bit():
     torch.manual_seed(3)
-    assert torch.equal(layer.weight, nn.Conv2d(5, 4, 3).weight)
-
-
-def test_coord_weight_ratio_is_the_share_of_the_norm():
-    layer = CoordConv2d(1, 1, 1, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([3.0, 4.0, 0.0])[None, :, None, None])
-    assert layer.coord_weight_ratio() == pytest.approx(0.8)
-    nn.init.zeros_(layer.weight)
+    layer = CoordConv2d(3, 4, 3, coord_init="zeros", coord_scale="window")
+    torch.manual_seed(3)
+    conv = nn.Conv2d(3, 4, 3)
+    images = torch.randn(2, 3, 6, 9)
+    assert torch.equal(layer(images), conv(images))
     assert layer.coord_weight_ratio() == 0
+    layer.apply(lambda module: nn.init.ones_(module.weight))
+    assert layer.coord_weight_ratio() == 0
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_concat_draws_coordinates_as_the_literal_layer(layer_class):
+    torch.manual_seed(0)
+    layer = layer_class(4, 64, 8)
+    image_channels = (
+        64 if layer_class is CoordConvTranspose2d else 6
+    )  # PyTorch's fan-in is axis 1 times kh * kw
+    bound = (image_channels * 64) ** -0.5
+    assert 0.99 * bound < layer.coord_weight.abs().max() <= bound
+    assert abs(layer.coord_weight.mean()) < 0.02 * bound
+    before = layer.coord_weight.clone()
+    layer.apply(lambda module: None)
+    assert torch.equal(layer.coord_weight, before)
+    layer.reset_parameters()
+    assert not torch.equal(layer.coord_weight, before)
+    if layer_class is CoordConv2d:
+        # Orthogonal rows over image and coordinates: 2 of 6 channels hold a third of the squared norm.
+        layer.apply(lambda module: nn.init.orthogonal_(module.weight, 2**0.5))
+        assert float(layer.coord_weight.detach().square().sum()) == pytest.approx(64 * 2 * 2 / 6, rel=0.1)
+
+
+def test_coord_weight_ratio_is_the_share_of_the_norm_of_what_is_computed():
+    for scale, coordinate in ((1.0, 4.0), (0.5, 8.0)):
+        layer = CoordConv2d(1, 1, 1, bias=False, coord_scale=scale)
+        with torch.no_grad():
+            layer.weight.fill_(3.0)
+            layer.coord_weight.copy_(torch.tensor([coordinate, 0.0])[None, :, None, None])
+        assert layer.coord_weight_ratio() == pytest.approx(0.8)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.coord_weight)
+    assert layer.coord_weight_ratio() == 0
+
+
+def test_window_lets_the_positional_bias_learn_as_fast_as_a_bias():
+    moved = {}
+    for scale in (1.0, "window"):
+        layer = CoordConv2d(1, 1, 8, stride=4, coord_init="zeros", coord_scale=scale)
+        optimizer = torch.optim.SGD(layer.parameters(), 1.0)
+        # Adam's first step moves every weight by the learning rate: here the signs of the gradient.
+        layer(torch.zeros(1, 1, 84, 84))[0, 0, -1, -1].backward()
+        for parameter in layer.parameters():
+            parameter.grad.sign_()
+        optimizer.step()
+        # By one pixel's x and one pixel's y, each about 1 in the corner.
+        moved[scale] = float(positional_bias(layer, 84, 84)[0, -1, -1])
+    assert moved["window"] == pytest.approx(-2, abs=0.2)
+    assert moved[1.0] == pytest.approx(64 * moved["window"])
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_positional_bias_is_what_an_empty_image_shows(layer_class):
+    layer = layer_class(3, 4, 3, stride=2, padding=1, bias=False, with_r=True)
+    maps = positional_bias(layer, 9, 6)
+    torch.testing.assert_close(maps, layer(torch.zeros(1, 3, 9, 6))[0])
+    assert not maps.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coord_init": "zero"}, "unknown coord_init 'zero': use one of zeros, concat .did you mean 'zeros'"),
+        ({"coord_scale": 0}, "coord_scale is 0: it must be 'window' or a finite number other than 0"),
+        ({"coord_scale": float("nan")}, "coord_scale is nan"),
+        ({"coord_scale": float("inf")}, "coord_scale is inf"),
+        ({"coord_scale": "windows"}, "coord_scale is 'windows'"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, message):
+    for layer_class in (CoordConv2d, CoordConvTranspose2d):
+        with pytest.raises(UserError, match=message):
+            layer_class(3, 4, 3, **options)
 
 
 def test_autocast_keeps_the_low_precision_type():
@@ -338,10 +462,10 @@ def test_copies_are_equal_and_independent(layer_class):
             torch.load(buffer, weights_only=False),
         ):
             assert torch.equal(twin(images), expected)
-            twin.weight += 1
+            twin.coord_weight += 1
             assert not torch.equal(twin(images), expected)
             assert torch.equal(layer(images), expected)
-    assert list(layer.state_dict()) == ["weight", "bias"]
+    assert list(layer.state_dict()) == ["weight", "bias", "coord_weight"]
 
 
 @pytest.mark.slow
@@ -353,12 +477,13 @@ def test_compiled_layer_is_equal_and_follows_weights(layer_class):
         with torch.no_grad():
             torch.testing.assert_close(compiled(images), layer(images))
         compiled(images).square().sum().backward()
-        gradient = layer.weight.grad.clone()
+        gradients = [parameter.grad for parameter in layer.parameters()]
         layer.zero_grad()
         layer(images).square().sum().backward()
-        torch.testing.assert_close(gradient, layer.weight.grad, rtol=1e-4, atol=1e-4)
+        for gradient, parameter in zip(gradients, layer.parameters(), strict=True):
+            torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-4)
         layer.zero_grad()
-        layer.weight.data += 0.1
+        layer.coord_weight.data += 0.1
 
 
 @pytest.mark.slow
@@ -387,6 +512,6 @@ def test_gradients_in_channels_last(layer_class: type[CoordConv2d] | type[CoordC
         out = layer(leaf)
         out.square().sum().backward()
         assert out.is_contiguous(memory_format=memory_format)
-        grads.append((out, leaf.grad, layer.weight.grad.clone(), layer.bias.grad.clone()))
+        grads.append((out, leaf.grad, *(parameter.grad.clone() for parameter in layer.parameters())))
     for plain, last in zip(*grads, strict=True):
         torch.testing.assert_close(plain, last, rtol=1e-12, atol=1e-12)

@@ -7,14 +7,13 @@ from typing import Any
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
-from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.algorithms.a2c import A2C
 from rl_coordconv.algorithms.ppo import PPO
 from rl_coordconv.config import RunConfig
-from rl_coordconv.extractors import CoordConvImpalaCNN, CoordConvNatureCNN
+from rl_coordconv.extractors import policy_kwargs
 
 
 def build(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
@@ -45,7 +44,7 @@ def sb3_arguments(config: RunConfig) -> dict[str, Any]:
     for name in ("learning_rate", "clip_range"):
         if name in values:
             values[name] = schedule(values[name], values.pop(f"{name}_schedule"))
-    return {**values, "device": config.device, "seed": config.seed, "policy_kwargs": policy_kwargs(config)}
+    return {**values, "device": config.device, "seed": config.seed, "policy_kwargs": _policy_kwargs(config)}
 
 
 def schedule(value: float, name: str) -> float | LinearSchedule:
@@ -53,19 +52,9 @@ def schedule(value: float, name: str) -> float | LinearSchedule:
     return LinearSchedule(start=value, end=0.0, end_fraction=1.0) if name == "linear" else value
 
 
-def policy_kwargs(config: RunConfig) -> dict[str, Any]:
+def _policy_kwargs(config: RunConfig) -> dict[str, Any]:
     """Return SB3's ``policy_kwargs`` for the config's extractor (and A2C's TF-style RMSprop)."""
-    kwargs: dict[str, Any] = {} if config.features_dim is None else {"features_dim": config.features_dim}
-    if config.extractor != "cnn":
-        plain = config.extractor == "impala"
-        kwargs |= {"coord_layers": [] if plain else config.coord_layers, "with_r": config.with_r}
-    extractors = {"cnn": NatureCNN, "coordconv": CoordConvNatureCNN}
-    # SB3 leaves out its hidden layers of 64 only for its own NatureCNN; the arms must not differ in them.
-    policy: dict[str, Any] = {
-        "net_arch": [],
-        "features_extractor_class": extractors.get(config.extractor, CoordConvImpalaCNN),
-        "features_extractor_kwargs": kwargs,
-    }
+    policy = policy_kwargs(config.extractor, **config.extractor_options)
     if config.algo == "a2c":
         policy |= {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": config.a2c.rms_prop_eps}}
     return policy

@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import HParam
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rl_coordconv.config import RunConfig
-from rl_coordconv.extractors import coord_weight_ratios
+from rl_coordconv.coordinates import coord_weight_ratios
 from rl_coordconv.runs.checkpoints import save_checkpoint
 from rl_coordconv.runs.folder import RunFolder, write_text
 

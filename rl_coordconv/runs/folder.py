@@ -30,7 +30,8 @@ from typing import Any
 
 import torch
 
-from rl_coordconv.config import RunConfig, load_config
+from rl_coordconv.cli import read_yaml
+from rl_coordconv.config import RunConfig, config_from_dict, upgrade
 from rl_coordconv.errors import UserError
 
 README = """# {game} / {arm} / seed {seed}
@@ -140,7 +141,7 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             raise UserError(f"'{self.path}' is not a run folder: it holds no config.yaml")
-        return load_config(self.config_file, **overrides)
+        return config_from_dict({**upgrade(read_yaml(self.config_file)), **overrides}, str(self.config_file))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

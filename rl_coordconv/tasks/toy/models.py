@@ -47,8 +47,8 @@ class CoordClassifier(nn.Module):
         :param pixels: Flat pixels wanted of each sample, ``(batch, n) int64``
         :return: ``(batch, canvas * canvas or n) float32``
         """
-        image, coords = (part.flatten(1) for part in self.first.split_weight())
-        positions = F.linear(self.coords, coords)
+        image = self.first.weight.flatten(1)
+        positions = F.linear(self.coords, self.first.coord_weight.flatten(1))
         hidden = positions if pixels is None else F.embedding(pixels, positions)
         hidden = hidden + F.linear(xy, image, self.first.bias).unsqueeze(1)
         for layer in self.rest.children():
@@ -114,9 +114,8 @@ class CoordRegressor(nn.Module):
         """Make the outputs means over a window: of the image, less 1, and of small random coordinates."""
         first, *others = self.convolutions.children()
         assert isinstance(first, layers.CoordConv2d)
-        image, _ = first.split_weight()
-        image.abs_()
-        image.div_(image.mean())
+        first.weight.abs_()
+        first.weight.div_(first.weight.mean())
         for layer in others:
             assert isinstance(layer, nn.Conv2d)
             layer.weight.abs_()

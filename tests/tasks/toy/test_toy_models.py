@@ -29,7 +29,7 @@ def test_networks_at_64x64_have_the_papers_size(task, arch, parameters):
 def literal(model: CoordClassifier) -> nn.Sequential:
     """Return the classifier as the paper draws it, on a tiled input with coordinate channels."""
     first = nn.Conv2d(4, 32, 1)
-    first.weight, first.bias = model.first.weight, model.first.bias
+    first.weight, first.bias = nn.Parameter(model.first.concat_weight()), model.first.bias
     convolutions = [first, *model.rest.children()]
     layers = [layer for convolution in convolutions for layer in (convolution, nn.ReLU())]
     return nn.Sequential(AddCoords(), *layers[:-1])
@@ -78,7 +78,7 @@ def test_without_coordinate_weights_coordconv_is_exactly_translation_equivariant
     assert (before - centred_map(model, moved)[..., 4:-4, 4:-4]).abs().max() > 1e-3
     for layer in model:
         if isinstance(layer, CoordConv2d):
-            layer.split_weight()[1].data.zero_()
+            layer.coord_weight.data.zero_()
     before = centred_map(model, image).roll((3, -2), dims=(2, 3))[..., 4:-4, 4:-4]
     # One image per call and one order of sums at every pixel: equal to the last bit.
     assert torch.equal(before, centred_map(model, moved)[..., 4:-4, 4:-4])

@@ -1,0 +1,167 @@
+"""Coordinates in whole models: give them to a trained agent, see what it makes of them, read old states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from torch import Tensor, nn
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.extractors import (
+    CoordConvCombinedExtractor,
+    CoordConvImpalaCNN,
+    CoordConvImpalaPool,
+    CoordConvNatureCNN,
+    CoordConvNaturePool,
+    ImageExtractor,
+    see_coordinates,
+)
+from rl_coordconv.layers import CoordConvLayer, CoordScale
+
+Model = TypeVar("Model", bound=BaseAlgorithm)
+WITH_COORDINATES: dict[type[nn.Module], type[nn.Module]] = {
+    NatureCNN: CoordConvNatureCNN,
+    CombinedExtractor: CoordConvCombinedExtractor,
+    **{kind: kind for kind in (CoordConvNatureCNN, CoordConvCombinedExtractor, CoordConvNaturePool)},
+    **{kind: kind for kind in (CoordConvImpalaCNN, CoordConvImpalaPool)},
+}
+"""The class that has the same network with coordinates, by the class that an agent has."""
+
+
+def add_coordinates(
+    model: Model,
+    coord_layers: Sequence[int] = (0,),
+    with_r: bool = False,
+    coord_scale: CoordScale = "window",
+) -> Model:
+    """
+    Let a trained SB3 model see coordinates: it acts as before at first, and learns on from there.
+
+    Coordinate weights start at zero; the optimizer keeps its state of all other weights. Saving and loading
+    work as before.
+
+    :param model: A2C, PPO, DQN or another algorithm with one optimizer; it is changed in place
+    :param coord_layers: Which convolutions of its features extractor, from 0
+    :param with_r: Add the distance from the centre as a third coordinate
+    :param coord_scale: As in :class:`~rl_coordconv.layers.CoordConv2d`
+    :return: The model
+    :raises UserError: Its extractor is none that has a CoordConv counterpart, it sees coordinates already, or
+        there is no such convolution; the model is as it was
+    """
+    policy: Any = model.policy
+    kind = policy.features_extractor_class
+    if kind not in WITH_COORDINATES or not hasattr(policy, "optimizer"):
+        names = ", ".join(sorted(known.__name__ for known in WITH_COORDINATES))
+        raise UserError(f"extractor {kind.__name__} cannot be given coordinates: it must be one of {names}")
+    if any(isinstance(module, CoordConvLayer) for module in policy.modules()):
+        raise UserError("this model sees coordinates already")
+    options = {"with_r": with_r, "coord_init": "zeros", "coord_scale": coord_scale}
+    before = {id(parameter): name for name, parameter in policy.named_parameters()}
+    for module in list(policy.modules()):
+        if isinstance(module, (NatureCNN, ImageExtractor)):
+            see_coordinates(module.cnn, coord_layers, **options)  # type: ignore[arg-type]
+    _hand_over(policy.optimizer, policy, before)
+    policy.features_extractor_class = WITH_COORDINATES[kind]
+    policy.features_extractor_kwargs = {
+        **policy.features_extractor_kwargs,
+        "coord_layers": list(coord_layers),
+        **options,
+    }
+    model.policy_kwargs = {
+        **model.policy_kwargs,
+        # What SB3 adds for its own NatureCNN only.
+        "net_arch": policy.net_arch,
+        "features_extractor_class": policy.features_extractor_class,
+        "features_extractor_kwargs": policy.features_extractor_kwargs,
+    }
+    return model
+
+
+def _hand_over(optimizer: torch.optim.Optimizer, policy: nn.Module, before: dict[int, str]) -> None:
+    """
+    Let an optimizer go on with a policy whose convolutions have been replaced, in its parameters' order.
+
+    :param optimizer: With one group of parameters
+    :param policy: With new parameters, some of which have the names of old ones
+    :param before: Names of the parameters that were there before, by ``id``
+    """
+    [group] = optimizer.param_groups
+    states = {before[id(old)]: optimizer.state.get(old) for old in group["params"]}
+    learned = {name: new for name, new in policy.named_parameters() if plain_name(name) in states}
+    group["params"] = list(learned.values())
+    optimizer.state.clear()
+    for name, new in learned.items():
+        if states.get(name):
+            optimizer.state[new] = states[name]
+
+
+def plain_name(name: str) -> str:
+    """Return the name of the weight beside which coordinate weights stand, else the name itself."""
+    return name.removesuffix("coord_weight") + "weight" if name.endswith(".coord_weight") else name
+
+
+def split_optimizer_state(policy: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the optimizer state of a policy whose CoordConv layers were literal concat layers.
+
+    Version 0.1.0 kept image and coordinates in one weight, and so did the optimizer.
+
+    :param policy: The policy as it is now
+    :param state: From ``optimizer.state_dict()``
+    :return: The same in terms of ``weight`` and ``coord_weight``; a state of today's kind as it is
+    """
+    layers = {
+        f"{name}.": layer for name, layer in policy.named_modules() if isinstance(layer, CoordConvLayer)
+    }
+    names = [name for name, _ in policy.named_parameters()]
+    [group] = state["param_groups"]
+    old_names = [name for name in names if not name.endswith(".coord_weight")]
+    if not layers or len(group["params"]) != len(old_names):
+        return state
+    new: dict[int, dict[str, Any]] = {}
+    for index, name in enumerate(names):
+        values = state["state"].get(old_names.index(plain_name(name)))
+        prefix, _, kind = name.rpartition(".")
+        if values is not None:
+            layer = layers.get(f"{prefix}.") if kind.endswith("weight") else None
+            new[index] = _part_of(layer, kind, values) if layer else values
+    return {"state": new, "param_groups": [{**group, "params": list(range(len(names)))}]}
+
+
+def _part_of(layer: CoordConvLayer, kind: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what an optimizer knows of a literal weight, for its image or its coordinate part."""
+    part = {}
+    for key, value in values.items():
+        part[key] = value
+        if isinstance(value, Tensor) and value.dim() == layer.weight.dim():
+            image, coords = layer._split(value)
+            # Gradients of coord_weight are coord_scale times those of the literal weight.
+            scale = layer.coord_scale ** (2 if "sq" in key else 1)
+            part[key] = image.clone() if kind == "weight" else coords * scale
+        elif isinstance(value, Tensor):
+            part[key] = value.clone()
+    return part
+
+
+def coord_weight_ratios(module: nn.Module) -> dict[str, float]:
+    """
+    Return how much of each CoordConv layer's weight norm sits on coordinates, by the layer's name.
+
+    An extractor that actor and critic share is named once, as inside of the extractor: ``cnn.0``.
+
+    :param module: E.g. an SB3 policy
+    """
+    return {name: layer.coord_weight_ratio() for name, layer in coordinate_layers(module).items()}
+
+
+def coordinate_layers(module: nn.Module) -> dict[str, CoordConvLayer]:
+    """Return a module's CoordConv layers by their names in the features extractor."""
+    return {
+        name.removeprefix("features_extractor."): layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, CoordConvLayer)
+    }

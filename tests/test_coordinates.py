@@ -1,0 +1,101 @@
+"""Coordinates given to trained models, and states of the time before they were parameters of their own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+
+from rl_coordconv import CoordConv2d, UserError, add_coordinates, policy_kwargs
+from rl_coordconv.coordinates import coord_weight_ratios, split_optimizer_state
+
+TF_STYLE = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
+TRAINED = {
+    "PPO": (PPO, {"n_steps": 32, "batch_size": 32, "n_epochs": 2}, {}),
+    "A2C": (A2C, {}, TF_STYLE),
+    "DQN": (DQN, {"buffer_size": 200, "learning_starts": 20}, {}),
+    "PPO with IMPALA": (PPO, {"n_steps": 32, "batch_size": 32}, policy_kwargs("impala", features_dim=16)),
+}
+FRAMES = np.random.default_rng(0).integers(0, 255, (8, 1, 40, 40), dtype=np.uint8)
+
+
+def make_env() -> FakeImageEnv:
+    return FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_trained_model_acts_as_before_keeps_its_optimizer_and_learns_on(name: str, tmp_path: Any) -> None:
+    algorithm, options, kwargs = TRAINED[name]
+    model = algorithm("CnnPolicy", make_env(), seed=1, policy_kwargs=kwargs, **options).learn(64)
+    model.policy.set_training_mode(False)
+    before = model.predict(FRAMES, deterministic=True)[0]
+    parameters = dict(model.policy.named_parameters())
+    states = {
+        key: copy.deepcopy(model.policy.optimizer.state.get(value)) for key, value in parameters.items()
+    }
+    assert add_coordinates(model, coord_layers=[0, 1], with_r=True) is model
+    assert np.array_equal(model.predict(FRAMES, deterministic=True)[0], before)
+    assert set(coord_weight_ratios(model.policy).values()) == {0.0}
+    trained = 0
+    for key, value in model.policy.named_parameters():
+        now = model.policy.optimizer.state.get(value)
+        if key.endswith("coord_weight"):
+            assert not now
+        elif states[key]:
+            trained += 1
+            assert torch.equal(value, parameters[key])
+            assert all(np.array_equal(now[entry], states[key][entry]) for entry in now)
+    assert trained >= 8
+    model.save(tmp_path / "model")
+    again = algorithm.load(tmp_path / "model", env=make_env())
+    assert np.array_equal(again.predict(FRAMES, deterministic=True)[0], before)
+    for learner in (model, again):
+        learner.learn(64)
+        assert any(ratio > 0 for ratio in coord_weight_ratios(learner.policy).values())
+
+
+def test_models_that_cannot_see_coordinates_are_left_as_they_are() -> None:
+    model = PPO("CnnPolicy", make_env(), n_steps=32, policy_kwargs=policy_kwargs("coordconv"))
+    with pytest.raises(UserError, match="sees coordinates already"):
+        add_coordinates(model)
+    with pytest.raises(UserError, match="extractor FlattenExtractor cannot be given coordinates: it must be"):
+        add_coordinates(PPO("MlpPolicy", "CartPole-v1"))
+    plain = PPO("CnnPolicy", make_env(), n_steps=32)
+    with pytest.raises(UserError, match=r"coord_layers is .5.: use different numbers from 0 to 2"):
+        add_coordinates(plain, coord_layers=[5])
+    assert not any(isinstance(module, CoordConv2d) for module in plain.policy.modules())
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, RMSpropTFLike])
+def test_optimizer_state_of_a_literal_weight_splits(kind: Any) -> None:
+    """One literal convolution, trained; its state in two parts goes on as the literal one does."""
+    torch.manual_seed(0)
+    literal = torch.nn.Sequential(torch.nn.Conv2d(5, 4, 3), torch.nn.Conv2d(4, 2, 3)).double()
+    ours = torch.nn.Sequential(CoordConv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 3)).double()
+    images = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, n, dtype=torch.float64) for n in (9, 8)), indexing="ij")
+    with_coordinates = torch.cat([images, torch.stack([x, y]).expand(2, -1, -1, -1)], 1)
+
+    def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        network(batch).square().sum().backward()
+        optimizer.step()
+
+    old = kind(literal.parameters(), lr=0.01)
+    for _ in range(3):
+        step(literal, old, with_coordinates)
+    ours.load_state_dict(literal.state_dict())
+    new = kind(ours.parameters(), lr=0.5)
+    new.load_state_dict(split_optimizer_state(ours, copy.deepcopy(old.state_dict())))
+    assert split_optimizer_state(ours, new.state_dict()) == new.state_dict()
+    for _ in range(3):
+        step(literal, old, with_coordinates)
+        step(ours, new, images)
+    torch.testing.assert_close(ours[0].concat_weight(), literal[0].weight, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ours[1].weight, literal[1].weight, rtol=1e-9, atol=1e-9)
