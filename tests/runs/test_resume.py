@@ -17,7 +17,6 @@ import torch
 from rl_coordconv import algorithms
 from rl_coordconv.config import parse_config
 from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact
-from rl_coordconv.runs.curves import read_games
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.train import resume, train
 
@@ -94,7 +93,7 @@ def test_killed_twenty_times(tmp_path, curves):
     assert kills == 20
     steps = [step for step, _ in curves(run.path)["time/fps"]]
     assert steps == list(range(128, 25600 + 1, 128))
-    games, _ = read_games(run)
+    games, _ = run.read_games()
     assert list(games) == sorted(games)
 
 
