@@ -115,6 +115,7 @@ class RunConfig:
         output: Folder that holds all experiments
         eval_freq: Steps between two evaluations (0: none until the end)
         eval_episodes: Full games per evaluation
+        final_eval_episodes: Full games of the evaluation at the end, the run's score (null: as many)
         checkpoint_freq: Steps between two checkpoints
         keep_checkpoints: How many of the newest checkpoints stay
         precision: Of the features extractor: fp32, bf16 where the machine is faster with it, or bf16-rounding
@@ -149,6 +150,7 @@ class RunConfig:
     output: str = "runs"
     eval_freq: int = 250_000
     eval_episodes: int = 10
+    final_eval_episodes: int | None = None
     checkpoint_freq: int = 100_000
     keep_checkpoints: int = 3
     precision: Literal["fp32", "bf16", "bf16-rounding"] = "fp32"

@@ -10,6 +10,7 @@ On disk afterwards: ``runs/demo/<game>/{cnn,coordconv}/seed1/`` (two runs), ``ru
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ def main(args: Sequence[str]) -> None:
     base = parse_config(["--config", str(CONFIG), *args])
     configs = [dataclasses.replace(base, extractor=arm, arm=arm).validate() for arm in ARMS]
     try:
-        runs = [train_or_continue(config) for config in configs]
+        command = shlex.join(["python", "scripts/demo.py", *args])
+        runs = [train_or_continue(config, command) for config in configs]
     except Interrupted:
         print("stopped and saved: 'make demo' continues from here", file=sys.stderr)
         raise SystemExit(130) from None
@@ -60,11 +62,11 @@ def main(args: Sequence[str]) -> None:
     )
 
 
-def train_or_continue(config: RunConfig) -> RunFolder:
+def train_or_continue(config: RunConfig, command: str) -> RunFolder:
     """Train an arm, or continue the one that an earlier demo left."""
     if RunFolder(config.folder).config_file.exists():
         return resume(config.folder, algorithms.build)
-    return train(config, algorithms.build)
+    return train(config, algorithms.build, command)
 
 
 def evaluate(runs: list[RunFolder], base: RunConfig) -> Table:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl_coordconv.cli import parse_dataclass
-from rl_coordconv.compare.collect import load_saved
+from rl_coordconv.compare.matrix import Comparison
 from rl_coordconv.compare.report import write_report
 from rl_coordconv.errors import exit_on_user_error
 
@@ -32,7 +32,7 @@ class ReportConfig:
 def main(args: Sequence[str]) -> None:
     """Write the report and say where it is."""
     config = parse_dataclass(ReportConfig, args, prog="report.py")
-    page = write_report(load_saved(config.folder))
+    page = write_report(Comparison.load(config.folder))
     print(f"report   {page}\ncurves   tensorboard --logdir {config.folder}  (see Custom Scalars)")
 
 

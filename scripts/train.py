@@ -7,6 +7,7 @@ python scripts/train.py --resume runs/ppo/Breakout/coordconv/seed1
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +24,9 @@ def main(args: Sequence[str]) -> None:
         if args and args[0].startswith("--resume"):
             folder = resume(resume_target(args), algorithms.build)
         else:
-            folder = train(parse_config(args), algorithms.build)
+            folder = train(
+                parse_config(args), algorithms.build, shlex.join(["python", "scripts/train.py", *args])
+            )
     except Interrupted as stop:
         print(f"stopped and saved: continue with python scripts/train.py --resume {stop}", file=sys.stderr)
         raise SystemExit(130) from None

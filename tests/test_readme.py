@@ -54,7 +54,7 @@ def test_every_command_is_of_a_kind_that_is_run_somewhere() -> None:
 def shrink(file: Path) -> None:
     """Make a comparison's runs as small as the others here."""
     values = yaml.safe_load(file.read_text())
-    values["common"] |= {"total_timesteps": 64, "n_envs": 2, "eval_episodes": 1, "features_dim": 16}
+    values["common"] |= {"total_timesteps": 64, "n_envs": 2, "final_eval_episodes": 1, "features_dim": 16}
     values["common"]["ppo"] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
     file.write_text(yaml.safe_dump(values))
 

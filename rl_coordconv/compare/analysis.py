@@ -15,6 +15,14 @@ from rl_coordconv.compare.matrix import Comparison
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.versus import ArmOnGame, Versus, compare_on_game
 
+# A score of fewer full games than this is flagged.
+FEW_GAMES = 20
+STATES = {
+    ("running", "stopped", "unfinished"): "Not finished, reported as far as they are",
+    ("failed",): "Failed",
+    ("diverged",): "Diverged",
+}
+
 
 @dataclass(frozen=True)
 class GameResult:
@@ -25,12 +33,14 @@ class GameResult:
     :param grid: Steps, shape ``(GRID_POINTS,)``
     :param arms: By arm; those without a finished game are absent
     :param versus: By arm other than the baseline
+    :param score: What the scores are: ``eval`` or ``train``
     """
 
     game: str
     grid: np.ndarray
     arms: dict[str, ArmOnGame]
     versus: dict[str, Versus]
+    score: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ def analyse(comparison: Comparison) -> Analysis:
     """
     Read and compute everything, from whatever is there.
 
-    :param comparison: From ``load_saved``
+    :param comparison: From ``Comparison.load``
     :raises UserError: A run trained elsewhere cannot be read
     """
     runs = collect(comparison)
@@ -87,6 +97,7 @@ def analyse(comparison: Comparison) -> Analysis:
         notes += _cuts(game, all_runs, taking, end)
         if taking:
             games.append(game_result(comparison, game, taking, end))
+            notes += _scores(comparison, games[-1], taking)
     return Analysis(comparison, runs, games, overall(comparison, games), notes)
 
 
@@ -101,10 +112,14 @@ def game_result(comparison: Comparison, game: str, runs: Sequence[RunData], end:
     """
     grid = step_grid(end)
     arms = {}
+    score = kind_of_score(comparison, runs)
     for arm in comparison.arms:
         curves = {run.seed: curve_on_grid(run, grid) for run in runs if run.arm == arm}
+        scores = {seed: float(curve[-1]) for seed, curve in curves.items()}
+        if score == "eval":
+            ours = {run.seed: run.evaluation for run in runs if run.arm == arm}
+            scores = {seed: float(found.mean()) for seed, found in ours.items() if found is not None}
         if curves:
-            scores = {seed: float(curve[-1]) for seed, curve in curves.items()}
             final = statistics.mean_of_runs(np.array([*scores.values()]))
             band = curve_band(np.array([*curves.values()]))
             arms[arm] = ArmOnGame(scores, final, band, arm in comparison.foreign)
@@ -114,7 +129,20 @@ def game_result(comparison: Comparison, game: str, runs: Sequence[RunData], end:
         for arm, ours in arms.items()
         if baseline is not None and arm != comparison.baseline and (found := compare_on_game(ours, baseline))
     }
-    return GameResult(game, grid, arms, versus)
+    return GameResult(game, grid, arms, versus, score)
+
+
+def kind_of_score(comparison: Comparison, runs: Sequence[RunData]) -> str:
+    """
+    Return what the scores of one game are, the same for all arms.
+
+    :param comparison: What is compared
+    :param runs: Those taking part
+    :return: ``eval`` if it is wanted and every arm has a run with a final evaluation, else ``train``
+    """
+    arms = {run.arm for run in runs}
+    evaluated = {run.arm for run in runs if run.evaluation is not None}
+    return comparison.score if evaluated == arms else "train"
 
 
 def curve_band(curves: np.ndarray) -> np.ndarray:
@@ -181,12 +209,35 @@ def _missing(comparison: Comparison, runs: Sequence[RunData]) -> list[str]:
     notes = []
     if absent := [f"{game}/{arm}/seed{seed}" for game, arm, seed in wanted if (game, arm, seed) not in there]:
         notes.append(f"Not begun: {_listed(absent)}.")
-    if unfinished := [f"{run.game}/{run.arm}/seed{run.seed}" for run in runs if not run.finished]:
-        notes.append(f"Not finished, reported as far as they are: {_listed(unfinished)}.")
+    for states, what in STATES.items():
+        if found := [_with_reason(run) for run in runs if run.progress.state in states]:
+            notes.append(f"{what}: {_listed(found)}.")
     if unknown := [game for game in comparison.games if game not in REFERENCE]:
         notes.append(f"No human reference score, so not in the human-normalised figures: {_listed(unknown)}.")
     if len(comparison.seeds) < 2:
         notes.append("Fewer than two seeds: no interval can be given, and no verdict.")
+    return notes
+
+
+def _with_reason(run: RunData) -> str:
+    reason = run.progress.exit_reason if run.progress.state in ("failed", "diverged") else ""
+    return f"{run.name} ({reason})" if reason else run.name
+
+
+def _scores(comparison: Comparison, result: GameResult, runs: Sequence[RunData]) -> list[str]:
+    """Say where scores are not the final evaluation that was asked for, or are of few games."""
+    if comparison.score == "train":
+        return []
+    without = [run for run in runs if run.evaluation is None]
+    names = _listed([f"{run.arm}/seed{run.seed}" for run in without])
+    if result.score == "train":
+        return [
+            f"{result.game}: scores are the last training games, as an arm has no final evaluation: {names}."
+        ]
+    few = min(len(run.evaluation) for run in runs if run.evaluation is not None)
+    notes = [f"{result.game}: without a final evaluation, so not in the scores: {names}."] if without else []
+    if few < FEW_GAMES:
+        notes.append(f"{result.game}: scores of only {few} games: set final_eval_episodes to 20 or more.")
     return notes
 
 

@@ -2,7 +2,8 @@
 Read the runs of a comparison back from disk: its own, and those trained elsewhere with SB3 or RL Zoo.
 
 The curve of a run is the mean raw return of the full games that ended within the last tenth of the steps
-before each point of a grid; its last point is the run's score. All runs of a game share one grid.
+before each point of a grid. All runs of a game share one grid. A run's score is the mean of its final
+evaluation, or the last point of its curve (``score`` of the comparison).
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 from stable_baselines3.common.monitor import LoadMonitorResultsError, load_results
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rl_coordconv.compare.matrix import Comparison
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.curves import read_games
-from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.folder import Progress, RunFolder
 
 GRID_POINTS = 50
 WINDOW = 0.1
@@ -43,7 +42,8 @@ class RunData:
     :param steps: Steps at which full games ended, shape ``(games,)``
     :param returns: Their raw returns, shape ``(games,)``
     :param last_step: How far training has come
-    :param finished: Whether it is complete
+    :param progress: Where it stands, how often it was started and why it ended
+    :param evaluation: Raw returns of the final evaluation, shape ``(games,)``, or None before it
     :param fps: Steps per second
     :param coord_use: Share of the weight norm on coordinates over steps, by layer
     :param foreign: Trained elsewhere, so that equal seeds do not mean equal environments
@@ -56,48 +56,28 @@ class RunData:
     steps: np.ndarray
     returns: np.ndarray
     last_step: int
-    finished: bool
+    progress: Progress
+    evaluation: np.ndarray | None = None
     fps: float | None = None
     coord_use: dict[str, Curve] = field(default_factory=dict)
     foreign: bool = False
 
-    def final_returns(self, end: float) -> np.ndarray:
-        """Return the returns of the games that ended in the last tenth of the steps up to ``end``."""
-        return self.returns[(self.steps > end * (1 - WINDOW)) & (self.steps <= end)]
+    @property
+    def name(self) -> str:
+        """E.g. ``Breakout/coordconv/seed1``."""
+        return f"{self.game}/{self.arm}/seed{self.seed}"
 
-
-def load_saved(folder: Path) -> Comparison:
-    """
-    Return the comparison that lives in a folder; without ``comparison.yaml``, what its runs tell.
-
-    :param folder: ``runs/<name>``
-    :raises UserError: There are no runs
-    """
-    file = folder / "comparison.yaml"
-    if file.is_file():
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        foreign = {
-            arm: {game: [Path(path) for path in paths] for game, paths in games.items()}
-            for arm, games in values["foreign"].items()
-        }
-        games, arms, seeds = (tuple(values[key]) for key in ("games", "arms", "seeds"))
-        return Comparison(folder, games, arms, seeds, values["baseline"], (), foreign)
-    if not folder.is_dir():
-        raise UserError(f"'{folder}' does not exist: give the folder of a comparison, runs/<name>")
-    found = [path.parent for path in folder.glob("*/*/seed*/config.yaml")]
-    if not found:
-        raise UserError(f"'{folder}' holds no runs (<game>/<arm>/seed<k>): give the folder runs/<name>")
-    games = tuple(sorted({path.parts[-3] for path in found}))
-    arms = tuple(sorted({path.parts[-2] for path in found}))
-    seeds = tuple(sorted({int(path.name.removeprefix("seed")) for path in found}))
-    return Comparison(folder, games, arms, seeds, "cnn" if "cnn" in arms else arms[0])
+    @property
+    def finished(self) -> bool:
+        """Whether it is complete."""
+        return self.progress.state == "finished"
 
 
 def collect(comparison: Comparison) -> list[RunData]:
     """
     Read every run of a comparison that has begun.
 
-    :param comparison: From :func:`load_saved` or ``load_comparison``
+    :param comparison: From ``Comparison.load`` or ``load_comparison``
     :raises UserError: A run trained elsewhere cannot be read
     """
     runs = [
@@ -117,7 +97,7 @@ def collect(comparison: Comparison) -> list[RunData]:
 
 def read_run(run: RunFolder, game: str, arm: str, seed: int) -> RunData:
     """Read a run of this project."""
-    steps, returns = read_games(run)
+    steps, returns = run.read_games()
     scalars = read_scalars(run.path)
     fps = scalars.get("time/fps")
     prefix, suffix = COORD_TAG
@@ -126,11 +106,15 @@ def read_run(run: RunFolder, game: str, arm: str, seed: int) -> RunData:
         for tag, curve in scalars.items()
         if tag.startswith(prefix) and tag.endswith(suffix)
     }
+    progress, evaluations = run.read_progress(), run.read_evaluations()
+    finished = progress.state == "finished"
+    # Version 0.1.0 kept no progress: its curves tell how far a run has come.
     reached = [curve[0][-1] for curve in (fps, (steps, returns)) if curve is not None and len(curve[0])]
     total = run.load_config(device="cpu").total_timesteps
-    last_step = total if run.finished else min(int(max(reached, default=0)), total)
+    last_step = total if finished else min(int(max([progress.steps, *reached])), total)
+    final = np.array(evaluations[-1]["returns"], dtype=np.float64) if finished and evaluations else None
     speed = float(fps[1][-1]) if fps else None
-    return RunData(game, arm, seed, run.path, steps, returns, last_step, run.finished, speed, coord_use)
+    return RunData(game, arm, seed, run.path, steps, returns, last_step, progress, final, speed, coord_use)
 
 
 def read_foreign(path: Path, game: str, arm: str, number: int) -> RunData:
@@ -156,7 +140,8 @@ def read_foreign(path: Path, game: str, arm: str, number: int) -> RunData:
         )
     fps = scalars.get("time/fps")
     speed = float(fps[1][-1]) if fps else None
-    return RunData(game, arm, number, path, *curve, int(curve[0][-1]), True, speed, foreign=True)
+    steps, end = int(curve[0][-1]), Progress("finished", int(curve[0][-1]))
+    return RunData(game, arm, number, path, *curve, steps, end, fps=speed, foreign=True)
 
 
 def read_monitors(path: Path) -> Curve | None:

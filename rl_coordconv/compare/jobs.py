@@ -10,7 +10,6 @@ On disk, under ``<output>/<name>/jobs/``::
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -27,8 +26,6 @@ from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder, write_text
 
 POLL_SECONDS = 0.2
-# What a run's folder holds before its config.yaml, which is written last.
-HALF_MADE = {"checkpoints", "README.md", "command.txt", "versions.json"}
 # Linux tells a process when its parent has died, so that nothing trains on behind a killed comparison:
 # the trainer gets SIGTERM, saves and ends. (A hook between fork and exec would not be safe with threads.)
 TIED_TO_PARENT = """
@@ -144,7 +141,6 @@ def _train(job: Job, environment: dict[str, str], stop: threading.Event, attempt
     if job.run.config_file.is_file():
         arguments = ["--resume", str(job.config.folder)]
     else:
-        _remove_half_made(job.run)
         arguments = ["--config", str(job.file)]
     words = [*job.command, *arguments]
     with open(job.log, "ab") as log:
@@ -179,51 +175,9 @@ def tied_to_parent(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-S", "-c", TIED_TO_PARENT, str(os.getpid()), program, *words[1:]]
 
 
-def _remove_half_made(run: RunFolder) -> None:
-    """Remove what is left of a run that was killed before it had a config: nothing is lost."""
-    if run.path.is_dir() and all(
-        path.name in HALF_MADE or ".tmp" in path.name for path in run.path.iterdir()
-    ):
-        shutil.rmtree(run.path)
-
-
-def _last_words(log: Path) -> str:
-    lines = [line for line in _tail(log) if line.strip()]
-    return lines[-1].strip() if lines else "it printed nothing"
-
-
-def _tail(path: Path, size: int = 4096) -> list[str]:
-    """Return the last lines of a text file."""
-    if not path.is_file():
-        return []
-    with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - size))
-        return file.read().decode("utf-8", errors="replace").splitlines()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """
-    Where a run stands, as it last said.
-
-    :param steps: Steps done
-    :param speed: Steps per second
-    :param recent: Mean return of the last games, or ``-``
-    """
-
-    steps: int = 0
-    speed: float = 0.0
-    recent: str = "-"
-
-
-# The line that runs/callbacks.py prints every 10 seconds where there is no terminal.
-PROGRESS = re.compile(r": ([\d,]+)/[\d,]+ steps, ([\d,]+) steps/s, recent return (\S+),")
-
-
-def read_progress(job: Job) -> Progress:
-    """Return where a run stands, from the end of its log."""
-    for line in reversed(_tail(job.log)):
-        if match := PROGRESS.search(line):
-            steps, speed, recent = match.groups()
-            return Progress(int(steps.replace(",", "")), float(speed.replace(",", "")), recent)
-    return Progress()
+def _last_words(log: Path, size: int = 4096) -> str:
+    """Return the last line that a job's command printed."""
+    with open(log, "rb") as file:
+        file.seek(max(0, os.path.getsize(log) - size))
+        lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip()

@@ -6,6 +6,7 @@ An arm is a named set of options of ``scripts/train.py``, so adding an arm is ad
     name: placement
     games: [Breakout, Pong]
     seeds: [1, 2, 3]
+    score: eval                         # the final evaluation (default), or train: the last tenth of training
     baseline: cnn                       # the arm that others are compared with (default: cnn, else the first)
     common: {config: ../ppo_atari.yaml, total_timesteps: 1_000_000}
     arms:
@@ -33,7 +34,8 @@ from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.runs.folder import RunFolder, write_text
 
-KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms")
+KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms", "score")
+SCORES = ("eval", "train")
 SET_BY_MATRIX = ("game", "seed", "arm", "name", "output")
 # Options that may change between two starts of a comparison: they do not change what is learned.
 MAY_DIFFER = ("output", "device", "checkpoint_freq", "keep_checkpoints")
@@ -51,6 +53,7 @@ class Comparison:
     :param baseline: The arm that the others are compared with
     :param jobs: One config per run to train, those of the first seed first
     :param foreign: Folders of runs trained elsewhere, by arm and game
+    :param score: What a run's score is: ``eval``, its final evaluation, or ``train``, its last training games
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class Comparison:
     baseline: str
     jobs: tuple[RunConfig, ...] = ()
     foreign: dict[str, dict[str, list[Path]]] = dataclasses.field(default_factory=dict)
+    score: str = "eval"
 
     @property
     def file(self) -> Path:
@@ -77,6 +81,7 @@ class Comparison:
             "arms": list(self.arms),
             "seeds": list(self.seeds),
             "baseline": self.baseline,
+            "score": self.score,
             "foreign": foreign,
         }
         try:
@@ -84,6 +89,44 @@ class Comparison:
         except OSError as error:
             raise UserError(f"output folder '{self.folder}' cannot be made: {error}") from None
         write_text(self.file, yaml.safe_dump(values, sort_keys=False))
+
+    @classmethod
+    def load(cls, folder: Path) -> Comparison:
+        """
+        Return the comparison that lives in a folder, without its jobs; what its runs tell if none was saved.
+
+        :param folder: ``runs/<name>``
+        :raises UserError: There are no runs, or ``comparison.yaml`` is not what :meth:`save` writes
+        """
+        file = cls(folder, (), (), (), "").file
+        if not file.is_file():
+            return cls._of_runs(folder)
+        values = read_yaml(file)
+        try:
+            foreign = {
+                arm: {game: [Path(path) for path in paths] for game, paths in games.items()}
+                for arm, games in values["foreign"].items()
+            }
+            games, arms, seeds = (tuple(values[key]) for key in ("games", "arms", "seeds"))
+            # Version 0.1.0 scored training games, and did not say so.
+            score = choose(f"score in {file}", values.get("score", "train"), SCORES)
+            return cls(folder, games, arms, seeds, values["baseline"], (), foreign, score)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"'{file}' is damaged ({error!r}): start the comparison again to renew it"
+            ) from None
+
+    @classmethod
+    def _of_runs(cls, folder: Path) -> Comparison:
+        if not folder.is_dir():
+            raise UserError(f"'{folder}' does not exist: give the folder of a comparison, runs/<name>")
+        found = [path.parent for path in folder.glob("*/*/seed*/config.yaml")]
+        if not found:
+            raise UserError(f"'{folder}' holds no runs (<game>/<arm>/seed<k>): give the folder runs/<name>")
+        games = tuple(sorted({path.parts[-3] for path in found}))
+        arms = tuple(sorted({path.parts[-2] for path in found}))
+        seeds = tuple(sorted({int(path.name.removeprefix("seed")) for path in found}))
+        return cls(folder, games, arms, seeds, "cnn" if "cnn" in arms else arms[0])
 
 
 def label(config: RunConfig) -> str:
@@ -119,6 +162,7 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
     names = [str(arm) for arm in arms]
     baseline = str(values.get("baseline") or ("cnn" if "cnn" in names else names[0]))
     choose(f"baseline in {path}", baseline, names)
+    score = choose(f"score in {path}", str(values.get("score") or "eval"), SCORES)
     name = str(values.get("name") or path.stem)
     place = {"name": name, "output": output or values.get("output") or "runs"}
     first = [_arm_config(str(arm), arms[arm], values, games[0], place, path) for arm in arms]
@@ -136,7 +180,8 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
         if options and "folders" in options
     }
     folder = Path(place["output"]) / name
-    return Comparison(folder, tuple(games), tuple(names), tuple(seeds), baseline, tuple(jobs), foreign)
+    arm_names, seed_numbers = tuple(names), tuple(seeds)
+    return Comparison(folder, tuple(games), arm_names, seed_numbers, baseline, tuple(jobs), foreign, score)
 
 
 def check_existing_runs(comparison: Comparison) -> None:

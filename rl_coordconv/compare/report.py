@@ -5,6 +5,8 @@ On disk, under ``runs/<name>/``::
 
     report.md      verdicts, tables, links to the figures
     report.html    the same in one file, figures inside, to send around
+    scores.csv     one row per run
+    curves.csv     one row per run and point of its curve
     figures/       the PNG files
     summary/       the TensorBoard page
 """
@@ -23,6 +25,7 @@ from rl_coordconv.compare.figures import draw_all
 from rl_coordconv.compare.matrix import Comparison
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.tensorboard import write_page
+from rl_coordconv.compare.tidy import write_csv
 from rl_coordconv.runs.folder import write_text
 
 PAGE = """<!doctype html>
@@ -38,8 +41,9 @@ img {{ max-width: 100% }}
 
 HOW_TO_READ = """## How to read it
 
-* A run's **score** is the mean raw return of the full games that ended in the last tenth of its steps; its
-  curve is the same before each point. All runs of a game are cut to the shortest that takes part.
+* A run's **score** is the mean raw return of its final evaluation on full games (``score: eval``), or of the
+  training games that ended in the last tenth of its steps (``score: train``); its curve is the latter before
+  each point. All runs of a game are cut to the shortest that takes part.
 * **Intervals** are 95 %. Within a game: Student's t over seeds, of paired differences where seeds are
   paired. Over games: rliable's stratified bootstrap, widened for few seeds. Shaded bands of curves are the
   interval of the mean; with two seeds, the lower and the higher one.
@@ -55,7 +59,7 @@ def write_report(comparison: Comparison) -> Path:
     """
     Write report, figures and TensorBoard page.
 
-    :param comparison: From ``load_saved``
+    :param comparison: From ``Comparison.load``
     :return: ``report.html``
     :raises UserError: A run trained elsewhere cannot be read
     """
@@ -71,6 +75,7 @@ def write_report(comparison: Comparison) -> Path:
     page = folder / "report.html"
     write_text(page, PAGE.format(title=folder.name, body=body))
     write_page(analysis, folder / "summary")
+    write_csv(analysis)
     return page
 
 
@@ -137,14 +142,14 @@ def _chance(estimate: Estimate) -> str:
 def _final_returns(analysis: Analysis) -> str:
     arms = analysis.comparison.arms
     rows = [
-        [result.game, f"{round(result.grid[-1]):,}"]
+        [result.game, f"{round(result.grid[-1]):,}", result.score]
         + [
             f"{_number(ours.final, 1)} (n={len(ours.scores)})" if (ours := result.arms.get(arm)) else "-"
             for arm in arms
         ]
         for result in analysis.games
     ]
-    return "Final raw return:\n\n" + _table(["game", "steps", *arms], rows)
+    return "Final raw return:\n\n" + _table(["game", "steps", "score", *arms], rows)
 
 
 def _improvements(analysis: Analysis) -> str:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from rl_coordconv.compare.jobs import Job, JobResult, Progress, read_progress
+from rl_coordconv.compare.jobs import Job, JobResult
+from rl_coordconv.runs.folder import Progress
 
 COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "waiting": "dim"}
 
@@ -47,7 +48,7 @@ class MatrixTable:
         :param results: Results so far, by job name
         """
         states = {job.name: self._state(job, results) for job in self.jobs}
-        progress = {job.name: read_progress(job) for job in self.jobs}
+        progress = {job.name: job.run.read_progress() for job in self.jobs}
         if self.console.is_terminal:
             self.live.update(self.table(states, progress), refresh=True)
         else:
@@ -77,16 +78,16 @@ class MatrixTable:
             self.jobs, key=lambda job: (states[job.name] != "running", order.index(states[job.name]))
         ):
             now, total = progress[job.name], job.config.total_timesteps
-            left = (total - now.steps) / now.speed if now.speed else None
-            running = states[job.name] == "running"
+            speed, running = now.steps_per_second, states[job.name] == "running"
+            left = (total - now.steps) / speed if speed else None
             steps = total if states[job.name] == "finished" else min(now.steps, total)
             colour = COLOURS[states[job.name]]
             table.add_row(
                 job.name,
                 f"[{colour}]{states[job.name]}[/]",
                 f"{steps:,}/{total:,}",
-                f"{now.speed:,.0f}" if now.speed else "-",
-                now.recent,
+                f"{speed:,.0f}" if speed else "-",
+                "-" if now.recent_return is None else f"{now.recent_return:.1f}",
                 clock(left) if running else "",
             )
         return table
@@ -97,7 +98,7 @@ class MatrixTable:
 
     def _time_left(self, states: dict[str, str], progress: dict[str, Progress]) -> float | None:
         """Return seconds until the last run is done, if the running ones go on as fast."""
-        speed = sum(progress[name].speed for name, state in states.items() if state == "running")
+        speed = sum(progress[name].steps_per_second for name, state in states.items() if state == "running")
         open_states = ("running", "waiting")
         steps = sum(
             max(job.config.total_timesteps - progress[job.name].steps, 0)

@@ -1,17 +1,13 @@
-"""SB3 callbacks of a run: episode log, TensorBoard extras, checkpoints and signals, progress bar."""
+"""SB3 callbacks of a run: episode log, TensorBoard extras, checkpoints and signals."""
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-import time
 from types import FrameType
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -19,7 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from rl_coordconv.config import RunConfig
 from rl_coordconv.coordinates import coord_weight_ratios
 from rl_coordconv.runs.checkpoints import save_checkpoint
-from rl_coordconv.runs.folder import RunFolder, write_text
+from rl_coordconv.runs.folder import RunFolder
 
 
 class Interrupted(Exception):
@@ -36,34 +32,21 @@ class EpisodeLog(BaseCallback):
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         super().__init__()
-        self.path = folder.monitor
-        self.header = json.dumps({"t_start": time.time(), "env_id": config.game})
+        self.folder = folder
+        self.game = config.game
+        self.games: list[tuple[dict[str, float], int]] = []
 
     def _on_training_start(self) -> None:
-        if self.path.exists():
-            self._drop_lines_after(self.num_timesteps)
-        else:
-            write_text(self.path, f"#{self.header}\nr,l,t,step\n")
-        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in _on_training_end)
-
-    def _drop_lines_after(self, step: int) -> None:
-        """Forget games played after the checkpoint that training resumes from: they are played again."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines[2:] if line.endswith("\n") and line.count(",") == 3]
-        write_text(self.path, "".join(lines[:2] + [x for x in whole if int(x.rsplit(",", 1)[1]) <= step]))
+        self.folder.keep_games_until(self.num_timesteps, self.game)
 
     def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
-            if "episode" in info:
-                episode = info["episode"]
-                self.file.write(f"{episode['r']},{episode['l']},{episode['t']},{self.num_timesteps}\n")
+        ended = [info["episode"] for info in self.locals["infos"] if "episode" in info]
+        self.games += [(episode, self.num_timesteps) for episode in ended]
         return True
 
     def _on_rollout_end(self) -> None:
-        self.file.flush()
-
-    def _on_training_end(self) -> None:
-        self.file.close()
+        self.folder.append_games(self.games)
+        self.games.clear()
 
 
 class TensorBoardExtras(BaseCallback):
@@ -112,12 +95,12 @@ class Checkpoints(BaseCallback):
         self.keep = config.keep_checkpoints
         self.last_step = 0
         self.signal: int | None = None
+        self.previous: dict[int, Any] = {}
 
     def _on_training_start(self) -> None:
         self.last_step = self.num_timesteps
-        self.previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in self.previous:
-            signal.signal(number, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
@@ -148,60 +131,3 @@ class Checkpoints(BaseCallback):
         """Put back the handlers that were there before training."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)
-
-
-class ProgressBar(BaseCallback):
-    """
-    Show steps, steps/s, recent return and time left; one line every 10 seconds where there is no terminal.
-
-    :param total: Steps at the end of training
-    :param label: What is being trained
-    """
-
-    def __init__(self, total: int, label: str) -> None:
-        super().__init__()
-        self.total = total
-        self.label = label
-        self.console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn(label),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-            TextColumn("{task.fields[speed]:,.0f}/s  return {task.fields[recent]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-
-    def _on_training_start(self) -> None:
-        self.start = self.last_print = time.monotonic()
-        self.first_step = self.num_timesteps
-        self.task = self.bar.add_task("", total=self.total, completed=self.first_step, speed=0.0, recent="-")
-        self.bar.start()
-
-    def _on_step(self) -> bool:
-        now = time.monotonic()
-        if now - self.last_print >= (1 if self.console.is_terminal else 10):
-            self.last_print = now
-            self._show((self.num_timesteps - self.first_step) / max(now - self.start, 1e-9))
-        return True
-
-    def _on_training_end(self) -> None:
-        self._show((self.num_timesteps - self.first_step) / max(time.monotonic() - self.start, 1e-9))
-
-    def _show(self, speed: float) -> None:
-        episodes = self.model.ep_info_buffer or ()
-        recent = f"{np.mean([info['r'] for info in episodes]):.1f}" if episodes else "-"
-        self.bar.update(self.task, completed=min(self.num_timesteps, self.total), speed=speed, recent=recent)
-        if not self.console.is_terminal:
-            left = max(self.total - self.num_timesteps, 0) / max(speed, 1e-9)
-            self.console.print(
-                f"{self.label}: {self.num_timesteps:,}/{self.total:,} steps, {speed:,.0f} steps/s, "
-                f"recent return {recent}, {left:.0f} s left",
-                highlight=False,
-                soft_wrap=True,
-            )
-
-    def close(self) -> None:
-        """Take the bar off the screen."""
-        self.bar.stop()

@@ -9,22 +9,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 
 from rl_coordconv.runs.folder import RunFolder, atomic_path
-
-
-def read_games(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Return the steps at which games ended and their raw returns; a line cut off by a crash is left out.
-
-    :param run: A run's folder
-    :return: Two float64 arrays of shape ``(games,)``
-    """
-    lines = run.monitor.read_text(encoding="utf-8").splitlines(keepends=True) if run.monitor.exists() else []
-    lines = [line for line in lines[2:] if line.endswith("\n") and line.count(",") == 3]
-    games = np.array([[float(x) for x in line.split(",")] for line in lines], dtype=np.float64).reshape(-1, 4)
-    return games[:, 3], games[:, 0]
 
 
 def plot_curves(arms: Mapping[str, Sequence[RunFolder]], title: str, path: Path, window: int = 30) -> None:
@@ -39,7 +25,7 @@ def plot_curves(arms: Mapping[str, Sequence[RunFolder]], title: str, path: Path,
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for number, (arm, runs) in enumerate(arms.items()):
         for index, run in enumerate(runs):
-            steps, returns = read_games(run)
+            steps, returns = run.read_games()
             axes.plot(steps, returns, ".", ms=3, alpha=0.25, color=f"C{number}")
             means = [returns[max(0, i - window + 1) : i + 1].mean() for i in range(len(returns))]
             axes.plot(steps, means, color=f"C{number}", label=arm if index == 0 else None)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.runs.checkpoints import save_model
-from rl_coordconv.runs.folder import RunFolder, write_text
+from rl_coordconv.runs.folder import RunFolder
 
 # Seeds of evaluation environments start here, away from those of training.
 EVAL_SEED = 10_000
@@ -127,33 +125,39 @@ class PeriodicEvaluation(BaseCallback):
         self.last_step = 0
 
     def _on_training_start(self) -> None:
-        kept = [
-            record
-            for record in read_evaluations(self.folder.evaluations)
-            if record["step"] <= self.num_timesteps
-        ]
+        kept = [record for record in self.folder.read_evaluations() if record["step"] <= self.num_timesteps]
         self.best = max((float(np.mean(record["returns"])) for record in kept), default=self.best)
         self.last_step = max((record["step"] for record in kept), default=0)
-        write_text(self.folder.evaluations, "".join(json.dumps(record) + "\n" for record in kept))
+        self.folder.write_evaluations(kept)
 
     def _on_rollout_start(self) -> None:
         freq = self.config.eval_freq
         if freq and self.model.num_timesteps // freq > self.last_step // freq:
-            self.evaluate()
+            self.evaluate(self.config.eval_episodes)
 
     def _on_step(self) -> bool:
         return True
 
-    def evaluate(self) -> None:
-        """Play the games now, log them, and save the agent if it is the best so far."""
+    def final(self) -> None:
+        """Play the games that the run's score is the mean of, once training is over."""
+        if self.last_step < self.model.num_timesteps:
+            self.evaluate(self.config.final_eval_episodes or self.config.eval_episodes)
+
+    def evaluate(self, n_games: int) -> None:
+        """
+        Play games now, log them, and save the agent if it is the best so far.
+
+        :param n_games: How many
+        """
         assert isinstance(self.model, OnPolicyAlgorithm)
-        if self.env is None:
-            self.env = make_eval_env(self.config, min(self.config.n_envs, self.config.eval_episodes))
+        n_envs = min(self.config.n_envs, n_games)
+        if self.env is None or self.env.num_envs != n_envs:
+            self.close()
+            self.env = make_eval_env(self.config, n_envs)
         seed = self.config.seed + EVAL_SEED
         step = self.last_step = self.model.num_timesteps
-        returns, lengths = play_games(self.model, self.env, self.config.eval_episodes, seed)
-        with open(self.folder.evaluations, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "returns": returns, "lengths": lengths}) + "\n")
+        returns, lengths = play_games(self.model, self.env, n_games, seed)
+        self.folder.append_evaluation({"step": step, "returns": returns, "lengths": lengths})
         mean = float(np.mean(returns))
         writer = self.logger.output_formats[0]
         values = {
@@ -170,19 +174,3 @@ class PeriodicEvaluation(BaseCallback):
         """Close the evaluation environments."""
         if self.env is not None:
             self.env.close()
-
-
-def read_evaluations(path: Path) -> list[dict[str, Any]]:
-    """
-    Return the evaluations of a run; a line cut off by a crash is left out.
-
-    :param path: ``evaluations.jsonl``
-    :return: Dicts with ``step``, ``returns`` and ``lengths``
-    """
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.evaluation import read_evaluations, summarise
+from rl_coordconv.runs.evaluation import summarise
 from rl_coordconv.runs.folder import RunFolder, versions
 
 MODEL = "model.safetensors"
@@ -186,7 +186,7 @@ def _sha256(path: Path) -> str:
 def _metrics(model_file: Path) -> dict[str, Any]:
     """Return the evaluation of the agent in a zip: the best one's, else the last."""
     run = RunFolder(next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file()))
-    records = read_evaluations(run.evaluations)
+    records = run.read_evaluations()
     if not records:
         return {}
     best = max(records, key=lambda record: float(np.mean(record["returns"])))

@@ -14,7 +14,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import newest_intact
-from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.folder import Cause, RunFolder
 
 STORAGE = {
     errno.ENOSPC: "the disk is full: free some space",
@@ -24,6 +24,19 @@ STORAGE = {
     errno.EFBIG: "the file would be larger than this account may write",
     errno.EIO: "the disk reports an error",
 }
+
+
+class TrainingFault(UserError):
+    """
+    What training cannot go on from.
+
+    :param message: What happened, what is saved, how to go on
+    :param cause: Which kind of fault it is
+    """
+
+    def __init__(self, message: str, cause: Cause) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class FiniteLoss(BaseCallback):
@@ -46,19 +59,20 @@ def explained(model: OnPolicyAlgorithm, config: RunConfig, folder: RunFolder) ->
     :param model: The algorithm that is being trained
     :param config: Its config
     :param folder: Its folder
-    :raises UserError: Memory or disk is used up, an environment process died, or the loss is not finite
+    :raises TrainingFault: Memory or disk is used up, an environment process died, or the loss is not finite
     """
     try:
         yield
     except Exception as error:
         # E.g. zipfile raises an error of its own while it closes a file on a full disk.
-        cause = next((cause for inner in _chain(error) if (cause := _cause(inner, model, config))), None)
-        if cause is None:
+        found = next((found for inner in _chain(error) if (found := _cause(inner, model, config))), None)
+        if found is None:
             raise
+        cause, what = found
         checkpoint, _ = newest_intact(folder.checkpoints)
         saved = f"'{checkpoint}' is intact" if checkpoint else "there was no checkpoint yet"
-        raise UserError(
-            f"{cause}; {saved}, go on with python scripts/train.py --resume {folder.path}"
+        raise TrainingFault(
+            f"{what}; {saved}, go on with python scripts/train.py --resume {folder.path}", cause
         ) from error
 
 
@@ -69,18 +83,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _cause(error: BaseException, model: OnPolicyAlgorithm, config: RunConfig) -> str | None:
+def _cause(error: BaseException, model: OnPolicyAlgorithm, config: RunConfig) -> tuple[Cause, str] | None:
+    """Return what kind of fault an error is, and a line about it; None for an error of the program."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         batch = "ppo.batch_size" if config.algo == "ppo" else "a2c.n_steps"
-        return f"out of memory: lower n_envs or {batch} in config.yaml"
+        return "memory", f"out of memory: lower n_envs or {batch} in config.yaml"
     if isinstance(error, OSError) and error.errno in STORAGE:
-        return f"cannot write '{error.filename or config.folder}': {STORAGE[error.errno]}"
+        return "storage", f"cannot write '{error.filename or config.folder}': {STORAGE[error.errno]}"
     if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):
-        return f"an environment process died at step {model.num_timesteps:,}"
+        return "environment", f"an environment process died at step {model.num_timesteps:,}"
     # torch's distributions refuse the NaN logits of a policy that has become NaN within an update.
     if isinstance(error, FloatingPointError) or "satisfy the constraint" in str(error):
         detail = str(error).splitlines()[0] if isinstance(error, FloatingPointError) else "the policy is NaN"
-        return (
+        return "loss", (
             f"update {model._n_updates:,} at step {model.num_timesteps:,} failed: {detail}. "
             f"Lower {config.algo}.learning_rate or {config.algo}.max_grad_norm, or use precision fp32"
         )

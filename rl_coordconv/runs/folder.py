@@ -10,24 +10,32 @@ On disk, under ``<output>/<name>/<game>/<arm>/seed<k>/``::
     events.out.tfevents.*   TensorBoard curves
     monitor.csv             one line per full game: return, length, seconds, step
     evaluations.jsonl       one line per evaluation: step, returns, lengths
+    progress.json           how far it is, how fast, how it ended: see :class:`Progress`
     checkpoints/            the newest few, for --resume
     best_model.zip          SB3 zip with the best evaluation
     final_model.zip         SB3 zip at the last step; its presence says that the run is finished
+
+The folder is filled under another name and renamed, so it is there with its config or not at all. This module
+writes and reads every text file in it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
 import platform
-import sys
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from rl_coordconv.cli import read_yaml
@@ -44,6 +52,7 @@ README = """# {game} / {arm} / seed {seed}
 | `events.out.tfevents.*` | curves: `tensorboard --logdir {logdir}` |
 | `monitor.csv` | one line per full game: raw return `r`, length in steps `l`, seconds `t`, `step` |
 | `evaluations.jsonl` | one line per evaluation: `step`, `returns`, `lengths` |
+| `progress.json` | steps so far, steps/s, recent return, state, attempts, why it ended |
 | `checkpoints/` | for `python scripts/train.py --resume {folder}` |
 | `best_model.zip` | the agent with the best evaluation (Stable-Baselines3 zip) |
 | `final_model.zip` | the agent at the last step (there once the run is finished) |
@@ -54,32 +63,63 @@ Play it: `python scripts/evaluate.py {folder} --gif agent.gif`
 PACKAGES = ("rl-coordconv", "torch", "stable-baselines3", "gymnasium", "ale-py", "numpy", "tensorboard")
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+MONITOR_COLUMNS = ("r", "l", "t", "step")
+State = Literal["running", "finished", "stopped", "failed", "diverged", "unfinished"]
+Cause = Literal["", "signal", "memory", "storage", "environment", "loss", "error"]
+
+
+@dataclass(frozen=True)
+class Progress:
     """
-    Give a temporary path beside ``path`` that takes its place, synced, when the block succeeds.
+    Where a run stands, as its training last wrote it.
+
+    :param state: ``running`` also where the process was killed; ``stopped`` by a signal, saved; ``diverged``
+        when the loss was not finite; ``unfinished`` in a folder of version 0.1.0, which kept no progress
+    :param steps: Steps done
+    :param steps_per_second: Since this attempt began
+    :param recent_return: Mean raw return of the last 100 games, or None before the first
+    :param attempts: How often training was started here, this time included
+    :param cause: Kind of reason for which it ended early
+    :param exit_reason: The same as a line to read
+    """
+
+    state: State
+    steps: int = 0
+    steps_per_second: float = 0.0
+    recent_return: float | None = None
+    attempts: int = 0
+    cause: Cause = ""
+    exit_reason: str = ""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
+    """
+    Give a temporary path beside ``path`` that takes its place when the block succeeds.
 
     :param path: The file to write; on an error it stays as it was
+    :param sync: Whether it must outlast a power cut
     """
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write ``text`` to ``path`` so that the file is there complete or not at all."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sync) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 class RunFolder:
     """
-    The paths of one run.
+    The files of one run: where they are, and what is in them.
 
     :param path: The run's folder
     """
@@ -89,6 +129,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.monitor = self.path / "monitor.csv"
         self.evaluations = self.path / "evaluations.jsonl"
+        self.progress = self.path / "progress.json"
         self.checkpoints = self.path / "checkpoints"
         self.best_model = self.path / "best_model.zip"
         self.final_model = self.path / "final_model.zip"
@@ -115,21 +156,31 @@ class RunFolder:
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise UserError(f"output folder '{self.path}' cannot be made: '{above}' is not a writable folder")
 
-    def create(self, config: RunConfig) -> None:
+    def create(self, config: RunConfig, command: str | None = None) -> None:
         """
-        Make the folder with the files that explain it.
+        Make the folder with the files that explain it, complete or not at all.
 
         :param config: The run's validated config
+        :param command: The command line that started it, if one did
+        :raises UserError: The folder cannot be made
         """
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
         logdir = Path(config.output) / str(config.name)
         text = README.format(
             game=config.game, arm=config.arm, seed=config.seed, folder=self.path, logdir=logdir
         )
-        write_text(self.path / "README.md", text)
-        write_text(self.path / "command.txt", f"python {' '.join(sys.argv)}\n")
-        write_text(self.path / "versions.json", json.dumps(versions(), indent=2) + "\n")
-        write_text(self.config_file, config.to_yaml())
+        draft = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            (draft / self.checkpoints.name).mkdir(parents=True)
+            write_text(draft / "README.md", text)
+            if command is not None:
+                write_text(draft / "command.txt", f"{command}\n")
+            write_text(draft / "versions.json", json.dumps(versions(), indent=2) + "\n")
+            write_text(draft / self.config_file.name, config.to_yaml())
+            os.replace(draft, self.path)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise UserError(f"output folder '{self.path}' cannot be made: {error}") from None
 
     def load_config(self, **overrides: Any) -> RunConfig:
         """
@@ -156,6 +207,81 @@ class RunFolder:
             except OSError:
                 raise UserError(f"run folder '{self.path}' is in use by another process") from None
             yield
+
+    def read_progress(self) -> Progress:
+        """Return where the run stands; a finished run says so whatever its process had time to write."""
+        try:
+            values = json.loads(self.progress.read_text(encoding="utf-8"))
+            known = {entry.name for entry in dataclasses.fields(Progress)}
+            found = Progress(**{key: value for key, value in values.items() if key in known})
+        except (OSError, ValueError, TypeError, AttributeError):
+            found = Progress("unfinished")
+        return dataclasses.replace(found, state="finished") if self.finished else found
+
+    def write_progress(self, progress: Progress) -> None:
+        """Write where the run stands; what is overtaken in two seconds need not outlast a power cut."""
+        text = json.dumps(dataclasses.asdict(progress), indent=2) + "\n"
+        write_text(self.progress, text, sync=progress.state != "running")
+
+    def read_games(self) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Return the steps at which games ended and their raw returns; a line cut off by a crash is left out.
+
+        :return: Two float64 arrays of shape ``(games,)``
+        """
+        lines = [line.split(",") for line in self._whole_games()]
+        games = np.array(lines, dtype=np.float64).reshape(-1, len(MONITOR_COLUMNS))
+        return games[:, 3], games[:, 0]
+
+    def keep_games_until(self, step: int, game: str) -> None:
+        """
+        Begin ``monitor.csv``, or forget the games after the checkpoint that training resumes from.
+
+        :param step: Step of the checkpoint
+        :param game: The game, for the header that SB3's ``Monitor`` files have
+        """
+        header = f"#{json.dumps({'t_start': time.time(), 'env_id': game})}\n{','.join(MONITOR_COLUMNS)}\n"
+        if self.monitor.exists():
+            header = "".join(self.monitor.read_text(encoding="utf-8").splitlines(keepends=True)[:2])
+        kept = [line for line in self._whole_games() if int(line.rsplit(",", 1)[1]) <= step]
+        write_text(self.monitor, header + "".join(kept))
+
+    def append_games(self, games: Iterable[tuple[Mapping[str, float], int]]) -> None:
+        """
+        Add full games to ``monitor.csv``.
+
+        :param games: SB3's ``info["episode"]`` and the step at which it came
+        """
+        lines = [f"{game['r']},{game['l']},{game['t']},{step}\n" for game, step in games]
+        if lines:
+            with open(self.monitor, "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+
+    def _whole_games(self) -> list[str]:
+        """Return the lines of ``monitor.csv`` that are complete."""
+        if not self.monitor.exists():
+            return []
+        lines = self.monitor.read_text(encoding="utf-8").splitlines(keepends=True)[2:]
+        commas = len(MONITOR_COLUMNS) - 1
+        return [line for line in lines if line.endswith("\n") and line.count(",") == commas]
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """Return ``step``, ``returns`` and ``lengths`` of each evaluation; a line cut off is left out."""
+        records = []
+        if self.evaluations.exists():
+            for line in self.evaluations.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    records.append(json.loads(line))
+        return records
+
+    def write_evaluations(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replace all evaluations."""
+        write_text(self.evaluations, "".join(json.dumps(record) + "\n" for record in records))
+
+    def append_evaluation(self, record: Mapping[str, Any]) -> None:
+        """Add an evaluation: ``step``, ``returns``, ``lengths``."""
+        with open(self.evaluations, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
 
 def versions() -> dict[str, str]:

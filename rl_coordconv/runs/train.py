@@ -15,22 +15,23 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
-from rl_coordconv.errors import UserError
-from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, ProgressBar, TensorBoardExtras
+from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, TensorBoardExtras
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
 from rl_coordconv.runs.evaluation import PeriodicEvaluation
 from rl_coordconv.runs.faults import FiniteLoss, explained
 from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.progress import ProgressReport
 
 BuildModel = Callable[[RunConfig, VecEnv], OnPolicyAlgorithm]
 
 
-def train(config: RunConfig, build_model: BuildModel) -> RunFolder:
+def train(config: RunConfig, build_model: BuildModel, command: str | None = None) -> RunFolder:
     """
     Train a new agent.
 
     :param config: Validated config
     :param build_model: Makes the SB3 algorithm from config and environments (``algorithms.build``)
+    :param command: The command line to keep in ``command.txt``
     :return: The folder of the finished run
     :raises UserError: The config cannot be run; nothing has been created by then
     :raises Interrupted: A signal asked to stop; the state is saved
@@ -39,10 +40,7 @@ def train(config: RunConfig, build_model: BuildModel) -> RunFolder:
     folder.check_free()
     with training_env(config) as env:
         model = build_model(config, env)
-        try:
-            folder.create(config)
-        except OSError as error:
-            raise UserError(f"output folder '{folder.path}' cannot be made: {error}") from None
+        folder.create(config, command)
         with folder.lock():
             learn(model, config, folder, resumed=False)
     return folder
@@ -117,13 +115,14 @@ def learn(
         logger.record(key, value)
     checkpoints = Checkpoints(folder, config)
     evaluation = PeriodicEvaluation(folder, config)
-    label = f"{config.game}/{config.arm}/seed{config.seed}"
-    bar = ProgressBar(config.total_timesteps, label)
+    progress = ProgressReport(folder, config)
     # The checkpoint stands before the evaluation: a signal saves at once, resuming evaluates what was due.
     log, extras = EpisodeLog(folder, config), TensorBoardExtras(config)
-    callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, bar]
+    callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, progress]
+    for callback in callbacks:
+        callback.init_callback(model)  # also where no step is left to train
     try:
-        with explained(model, config, folder):
+        with progress.until_the_end(), explained(model, config, folder):
             remaining = config.total_timesteps - model.num_timesteps
             if remaining > 0:
                 model.learn(
@@ -132,11 +131,9 @@ def learn(
                     log_interval=1 if config.algo == "ppo" else 100,
                     reset_num_timesteps=False,
                 )
-            if evaluation.last_step < model.num_timesteps:
-                evaluation.evaluate()
+            evaluation.final()
             save_model(model, folder.final_model)
     finally:
-        bar.close()
         checkpoints.restore_signals()
         evaluation.close()
         logger.close()

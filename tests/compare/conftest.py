@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rl_coordconv.compare.matrix import Comparison, load_comparison
 from rl_coordconv.config import RunConfig
-from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.folder import Progress, RunFolder
 
 STEPS = 10_000
 
@@ -55,16 +55,18 @@ def write_run(config: RunConfig, final: float, steps: int = STEPS) -> None:
     """Write a run whose games end every 100 steps, with returns that rise evenly to ``final``, then stay."""
     run = RunFolder(config.folder)
     run.create(config)
-    lines = ["#{}\n", "r,l,t,step\n"]
-    for step in range(100, steps + 1, 100):
-        lines.append(f"{final * min(1.0, step / (0.8 * STEPS))},100,1.0,{step}\n")
-    run.monitor.write_text("".join(lines))
+    run.keep_games_until(0, config.game)
+    games = range(100, steps + 1, 100)
+    rising = ((final * min(1.0, step / (0.8 * STEPS)), step) for step in games)
+    run.append_games(({"r": value, "l": 100, "t": 1.0}, step) for value, step in rising)
     with SummaryWriter(str(run.path)) as writer:
         for step in (STEPS // 2, STEPS):
             writer.add_scalar("time/fps", 1000, min(step, steps))
             if config.extractor == "coordconv":
                 writer.add_scalar("coordconv/cnn.0/coord_weight_ratio", 0.1, min(step, steps))
+    run.write_progress(Progress("running", steps, 1000.0, attempts=1))
     if steps >= STEPS:
+        run.append_evaluation({"step": steps, "returns": [final] * 20, "lengths": [100] * 20})
         run.final_model.write_bytes(b"")
 
 

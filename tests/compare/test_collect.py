@@ -22,12 +22,13 @@ from rl_coordconv.compare.collect import (
     taking_part,
 )
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import Progress
 
 
 def run_of(steps, returns, last_step=None, seed=1):
     steps, returns = np.array(steps, dtype=float), np.array(returns, dtype=float)
     last = int(steps[-1]) if last_step is None else last_step
-    return RunData("Breakout", "cnn", seed, Path("run"), steps, returns, last, True)
+    return RunData("Breakout", "cnn", seed, Path("run"), steps, returns, last, Progress("finished", last))
 
 
 @given(st.lists(st.tuples(st.integers(1, 1000), st.floats(-100, 100)), min_size=1, max_size=60))

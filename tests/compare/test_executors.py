@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rl_coordconv.compare.collect import collect, load_saved
+from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.local import slot_environment
 from rl_coordconv.compare.matrix import Comparison, load_comparison
 
@@ -61,7 +61,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def check_complete(folder: Path, steps: int) -> Comparison:
     """Every run is there once, finished, with every step trained once."""
-    comparison = load_saved(folder)
+    comparison = Comparison.load(folder)
     runs = collect(comparison)
     assert len(runs) == len(comparison.arms) * len(comparison.seeds)
     for run in runs:

@@ -42,6 +42,7 @@ BAD = {
     "seed no number": ("seeds: [one]", "seed 'one' must be a whole number"),
     "no arms": ("arms: {}", "arms is"),
     "unknown baseline": ("baseline: cmn", "did you mean 'cnn'"),
+    "unknown score": ("score: evals", "did you mean 'eval'"),
     "arm's option": ("arms: {cnn: {extracter: cnn}}", "arm 'cnn'.*did you mean 'extractor'"),
     "arm's value": ("arms: {cnn: {n_envs: -1}}", "n_envs is -1"),
     "set by the matrix": ("arms: {cnn: {seed: 3}}", "'seed' is set by the comparison"),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import re
 import shutil
+from pathlib import Path
 
 import imageio.v3 as imageio
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from rl_coordconv.compare.collect import load_saved
 from rl_coordconv.compare.human import human_normalised
+from rl_coordconv.compare.matrix import Comparison, load_comparison
+from rl_coordconv.runs.folder import Progress, RunFolder
+
+ROOT = Path(__file__).parents[2]
 
 
 def clearly_better_on_breakout(config):
@@ -20,6 +26,11 @@ def clearly_better_on_breakout(config):
     if config.game == "Breakout":
         return 100.0 + config.seed + (50.0 + 0.1 * config.seed if config.arm == "coordconv" else 0.0)
     return -10.0 + ((-1) ** config.seed if config.arm == "coordconv" else 0.0)
+
+
+def rows(file):
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def test_report_of_a_finished_comparison(script, written, capsys):
@@ -30,7 +41,7 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert "**Breakout**: coordconv is **better** than cnn (+50.2 [+50.0, +50.4] raw points, 3 paired" in text
     assert "**Pong**: coordconv is **not distinguishable** from cnn" in text
     assert "more seeds per arm would show it" in text
-    assert "| Breakout | 10,000 | 102.0 [99.5, 104.5] (n=3) | 152.2" in text
+    assert "| Breakout | 10,000 | eval | 102.0 [99.5, 104.5] (n=3) | 152.2" in text
     assert "Read with care" not in text
     for name in re.findall(r"\]\((figures/\w+\.png)\)", text):
         assert imageio.imread(folder / name).std() > 5
@@ -78,6 +89,96 @@ def test_report_of_what_is_there(script, written, write_run):
     assert "**Pong**" not in text
 
 
+def test_scores_and_curves_are_there_as_tables(script, written):
+    folder = written(clearly_better_on_breakout).folder
+    script("report", folder)
+    scores = {(row["game"], row["arm"], row["seed"]): row for row in rows(folder / "scores.csv")}
+    assert len(scores) == 12
+    one = scores["Breakout", "coordconv", "2"]
+    assert (one["comparison"], one["step"], one["n_games"], one["state"]) == (
+        "mine",
+        "10000",
+        "20",
+        "finished",
+    )
+    assert float(one["score_eval_mean"]) == pytest.approx(152.2)
+    # The last tenth of training is 11 games that end at 9,000 to 10,000 steps, less the first.
+    assert float(one["score_train_mean"]) == pytest.approx(152.2)
+    curves = rows(folder / "curves.csv")
+    assert len(curves) == 12 * 50
+    mine = [row for row in curves if (row["game"], row["arm"], row["seed"]) == ("Breakout", "coordconv", "2")]
+    assert [int(row["step"]) for row in mine] == list(range(200, 10_001, 200))
+    # Games end every 100 steps and rise evenly until 8,000: those of steps 3,100 to 4,000 count at 4,000.
+    assert float(mine[19]["return_mean"]) == pytest.approx(152.2 * np.mean(np.arange(3100, 4001, 100)) / 8000)
+
+
+def test_the_score_is_the_final_evaluation_unless_training_is_asked_for(script, written, write_run):
+    def better_when_evaluated(config):
+        return 10.0 + config.seed
+
+    for kind, value in (("eval", 77.0), ("train", 12.0)):
+        comparison = written(better_when_evaluated, text=f"score: {kind}", games="[Breakout]")
+        for config in comparison.jobs:
+            RunFolder(config.folder).write_evaluations(
+                [{"step": 10_000, "returns": [77.0] * 25, "lengths": []}]
+            )
+        script("report", comparison.folder)
+        assert f"| Breakout | 10,000 | {kind} | {value}" in (comparison.folder / "report.md").read_text()
+        shutil.rmtree(comparison.folder)
+
+
+def test_a_run_without_an_evaluation_leaves_the_scores_and_few_games_are_flagged(script, written):
+    comparison = written(clearly_better_on_breakout)
+    first = RunFolder(comparison.jobs[0].folder)
+    first.evaluations.unlink()
+    other = RunFolder(comparison.jobs[2].folder)
+    other.write_evaluations([{"step": 10_000, "returns": [1.0] * 19, "lengths": []}])
+    script("report", comparison.folder)
+    text = (comparison.folder / "report.md").read_text()
+    assert "Breakout: without a final evaluation, so not in the scores: cnn/seed1." in text
+    assert "Pong: scores of only 19 games" in text
+    for config in comparison.jobs:
+        if config.arm == "cnn":
+            RunFolder(config.folder).evaluations.unlink(missing_ok=True)
+    script("report", comparison.folder)
+    text = (comparison.folder / "report.md").read_text()
+    assert "Breakout: scores are the last training games, as an arm has no final evaluation" in text
+
+
+def test_failed_diverged_and_unfinished_runs_are_told_apart(script, written):
+    comparison = written(clearly_better_on_breakout)
+    states = {1: ("failed", "the disk is full"), 2: ("diverged", "loss is nan"), 3: ("running", "")}
+    for config in comparison.jobs:
+        if config.game == "Pong" and config.arm == "cnn":
+            state, reason = states[config.seed]
+            run = RunFolder(config.folder)
+            run.final_model.unlink()
+            run.write_progress(Progress(state, 9_000, attempts=2, exit_reason=reason))
+    script("report", comparison.folder)
+    text = (comparison.folder / "report.md").read_text()
+    assert "Failed: Pong/cnn/seed1 (the disk is full)." in text
+    assert "Diverged: Pong/cnn/seed2 (loss is nan)." in text
+    assert "Not finished, reported as far as they are: Pong/cnn/seed3." in text
+    states = {
+        (row["game"], row["arm"], row["seed"]): row["state"] for row in rows(comparison.folder / "scores.csv")
+    }
+    assert states["Pong", "cnn", "2"] == "diverged"
+
+
+def test_report_of_a_comparison_of_version_0_1_0(script, tmp_path):
+    folder = tmp_path / "v1"
+    shutil.copytree(ROOT / "tests" / "data" / "v1" / "comparison", folder)
+    assert script("report", folder) == 0
+    text = (folder / "report.md").read_text()
+    assert "Not finished, reported as far as they are: Breakout/coordconv/seed1." in text
+    states = [(row["arm"], row["step"], row["state"]) for row in rows(folder / "scores.csv")]
+    assert states == [("cnn", "400", "finished"), ("coordconv", "0", "unfinished")]
+    assert script("train", "--resume", folder / "Breakout" / "coordconv" / "seed1") == 0
+    assert script("report", folder) == 0
+    states = [(row["arm"], row["n_games"], row["state"]) for row in rows(folder / "scores.csv")]
+    assert states == [("cnn", "1", "finished"), ("coordconv", "1", "finished")]
+
+
 def test_report_of_a_comparison_that_has_not_begun(script, written):
     folder = written(clearly_better_on_breakout).folder
     for game in ("Breakout", "Pong"):
@@ -94,11 +195,20 @@ def test_one_seed_gives_no_verdict(script, written):
     assert "**better**" not in text
 
 
-def test_runs_alone_tell_the_comparison(written):
+def test_a_comparison_loads_as_it_was_saved_or_by_its_runs_alone(written, matrix_file):
     comparison = written(clearly_better_on_breakout)
+    load_comparison(matrix_file("score: train")).save()
+    assert Comparison.load(comparison.folder) == dataclasses.replace(comparison, jobs=(), score="train")
     comparison.file.unlink()
-    found = load_saved(comparison.folder)
+    found = Comparison.load(comparison.folder)
     assert dataclasses.replace(comparison, jobs=()) == found
+
+
+@pytest.mark.parametrize("text", ["games: [Pong]\n", "games: 3\nforeign: {}\n", "[1]\n", ": :"])
+def test_a_damaged_comparison_is_one_line(script, capsys, tmp_path, text):
+    (tmp_path / "comparison.yaml").write_text(text)
+    assert script("report", tmp_path) == 2
+    assert "comparison.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("make", [False, True])

@@ -36,6 +36,9 @@ def test_loss_that_is_not_finite_names_the_update_and_keeps_the_last_good_state(
     args = ["--ppo.learning_rate", "1e30", "--ppo.max_grad_norm", "1e30"]
     assert script("train", *SMALL, *args, "--total-timesteps", 640) == 2
     line = one_line(capsys)
+    progress = run.read_progress()
+    assert (progress.state, progress.cause) == ("diverged", "loss")
+    assert f"error: {progress.exit_reason}" == line
     assert "update " in line
     assert "Lower ppo.learning_rate or ppo.max_grad_norm" in line
     assert not run.finished
@@ -53,14 +56,15 @@ def test_full_disk_is_one_line_and_resume_goes_on(script, run, capsys, tmp_path,
 
     created = RunFolder.create
 
-    def create(self, config):
-        created(self, config)
+    def create(self, config, command):
+        created(self, config, command)
         self.final_model.with_name(".final_model.tmp.zip").symlink_to("/dev/full")
 
     monkeypatch.setattr(module.RunFolder, "create", create)
     assert script("train", *SMALL, "--total-timesteps", 256) == 2
     line = one_line(capsys)
     assert "the disk is full: free some space" in line
+    assert (run.read_progress().state, run.read_progress().cause) == ("failed", "storage")
     assert f"--resume {run.path.relative_to(tmp_path)}" in line
     assert script("train", "--resume", run.path) == 0
     assert run.finished
@@ -94,6 +98,7 @@ def test_dead_environment_process_is_one_line(script, run, capsys, monkeypatch):
     monkeypatch.setattr(module, "FiniteLoss", Killer)
     assert script("train", *SMALL, "--total-timesteps", 256) == 2
     assert "an environment process died at step 128" in one_line(capsys)
+    assert (run.read_progress().cause, run.read_progress().steps) == ("environment", 128)
     assert newest_intact(run.checkpoints)[0] is not None
 
 

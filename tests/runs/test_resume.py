@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -13,16 +14,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from stable_baselines3 import PPO
 
 from rl_coordconv import algorithms
 from rl_coordconv.config import parse_config
-from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact
-from rl_coordconv.runs.curves import read_games
+from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact, save_checkpoint
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.train import resume, train
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 STEPS = 2048
+KILLS = 5
 OPTIONS = [
     *("--game", "Breakout", "--n-envs", "4", "--device", "cpu", "--features-dim", "16"),
     *("--eval-freq", "0", "--eval-episodes", "1", "--total-timesteps", str(STEPS)),
@@ -63,11 +66,11 @@ def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer,
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path, curves):
+def test_killed_again_and_again(tmp_path, curves):
     """SIGKILL at random moments: every step is trained in the end, and the curve shows each once."""
     rng = random.Random(0)
     run = RunFolder(tmp_path / "runs" / "ppo" / "Freeway" / "coordconv" / "seed1")
-    options = ["--game", "Freeway", *OPTIONS[2:], "--total-timesteps", "25600", "--checkpoint-freq", "256"]
+    options = ["--game", "Freeway", *OPTIONS[2:], "--total-timesteps", "7680", "--checkpoint-freq", "256"]
     start = [*options, "--keep-checkpoints", "3"]
     kills = 0
     while not run.finished:
@@ -79,7 +82,7 @@ def test_killed_twenty_times(tmp_path, curves):
             stdout=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        if kills < 20:
+        if kills < KILLS:
             had = newest(run)
             while process.poll() is None and newest(run) == had:
                 time.sleep(0.01)
@@ -91,12 +94,55 @@ def test_killed_twenty_times(tmp_path, curves):
         intact, damaged = newest_intact(run.checkpoints)
         assert damaged == []
         assert intact in paths
-    assert kills == 20
+    assert kills == KILLS
     steps = [step for step, _ in curves(run.path)["time/fps"]]
-    assert steps == list(range(128, 25600 + 1, 128))
-    games, _ = read_games(run)
+    assert steps == list(range(128, 7680 + 1, 128))
+    games, _ = run.read_games()
     assert list(games) == sorted(games)
 
 
 def newest(run: RunFolder) -> Path | None:
     return next(iter(list_checkpoints(run.checkpoints)), None)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the library catches it."""
+
+
+def test_a_checkpoint_cut_off_at_any_point_leaves_an_intact_one(tmp_path, monkeypatch):
+    """Before each sync, rename and removal of saving in turn, the process dies: no later one happens."""
+    env = make_atari_vec_env("Breakout", 1, seed=1)
+    small = {"features_extractor_kwargs": {"features_dim": 8}}
+    model = PPO("CnnPolicy", env, n_steps=32, batch_size=32, policy_kwargs=small)
+    model.learn(32)
+    before = save_checkpoint(model, tmp_path, {}, keep=1)
+    survived = 0
+    while True:
+        left = survived
+
+        def dies(real):
+            def call(*args, **kwargs):
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Killed
+                return real(*args, **kwargs)
+
+            return call
+
+        model.num_timesteps += 32
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "replace", "unlink"):
+                patch.setattr(os, name, dies(getattr(os, name)))
+            with contextlib.suppress(Killed):
+                save_checkpoint(model, tmp_path, {}, keep=1)
+        intact, damaged = newest_intact(tmp_path)
+        assert damaged == []
+        assert intact is not None
+        assert intact >= before
+        if left >= 0:
+            break
+        before, survived = intact, survived + 1
+    env.close()
+    assert survived >= 5
+    assert [*tmp_path.iterdir()] == [intact]

@@ -19,8 +19,7 @@ import stable_baselines3
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.agent import load_run
 from rl_coordconv.runs.checkpoints import list_checkpoints, newest_intact
-from rl_coordconv.runs.curves import read_games
-from rl_coordconv.runs.evaluation import EVAL_SEED, make_eval_env, play_games, read_evaluations
+from rl_coordconv.runs.evaluation import EVAL_SEED, make_eval_env, play_games
 from rl_coordconv.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +55,15 @@ def test_run_of_each_algorithm_and_extractor_fills_its_folder(algo, extractor, s
         assert not ratios
     names = {path.name for path in run.path.iterdir()}
     assert {"README.md", "config.yaml", "command.txt", "versions.json", "monitor.csv", "checkpoints"} <= names
-    assert {"best_model.zip", "final_model.zip", "evaluations.jsonl"} <= names
+    assert {"progress.json", "best_model.zip", "final_model.zip", "evaluations.jsonl"} <= names
     assert not [path for path in run.path.rglob("*") if ".tmp" in path.name]
     assert json.loads((run.path / "versions.json").read_text())["stable-baselines3"]
     assert run.load_config().extractor == extractor
-    [record] = read_evaluations(run.evaluations)
+    progress = run.read_progress()
+    assert (progress.state, progress.attempts, progress.cause) == ("finished", 1, "")
+    assert progress.steps >= steps
+    assert progress.steps_per_second > 0
+    [record] = run.read_evaluations()
     assert record["step"] >= steps
     assert len(record["returns"]) == 1
 
@@ -71,7 +74,7 @@ def test_curves_hold_raw_returns_of_full_games_and_hyperparameters(script, curve
     assert script("train", *SMALL, "--total-timesteps", 4608, "--eval-freq", 2304, "--eval-episodes", 2) == 0
     run = run_folder(tmp_path)
     scalars = curves(run.path)
-    steps, returns = read_games(run)
+    steps, returns = run.read_games()
     assert len(steps) == 2
     assert scalars["rollout/ep_rew_mean"][-1][1] == pytest.approx(returns.mean())
     assert scalars["rollout/ep_len_mean"][-1][1] > 2000
@@ -83,6 +86,13 @@ def test_curves_hold_raw_returns_of_full_games_and_hyperparameters(script, curve
     header = run.monitor.read_text().splitlines()
     assert header[0].startswith("#{")
     assert header[1] == "r,l,t,step"
+
+
+def test_the_final_evaluation_has_its_own_number_of_games(script, tmp_path):
+    args = ["--total-timesteps", 128, "--eval-freq", 64, "--final-eval-episodes", 3]
+    assert script("train", *SMALL, *args) == 0
+    evaluations = run_folder(tmp_path).read_evaluations()
+    assert [(found["step"], len(found["returns"])) for found in evaluations] == [(64, 1), (128, 3)]
 
 
 @pytest.mark.slow
@@ -123,13 +133,17 @@ def test_signal_saves_and_resume_finishes_one_unbroken_curve(curves, tmp_path, s
     assert f"--resume {Path('runs/ppo/Freeway/coordconv/seed1')}" in error
     stopped_at = list_checkpoints(run.checkpoints)[0].name
     assert not run.finished
+    progress = run.read_progress()
+    assert (progress.state, progress.cause, progress.attempts) == ("stopped", "signal", 1)
+    assert progress.steps == int(stopped_at.split("_")[1])
 
     assert script("train", "--resume", run.path) == 0
     assert run.finished
+    assert (run.read_progress().state, run.read_progress().attempts) == ("finished", 2)
     assert list_checkpoints(run.checkpoints)[0].name > stopped_at
     steps = [step for step, _ in curves(run.path)["time/fps"]]
     assert steps == list(range(64, 6400 + 1, 64))
-    games, _ = read_games(run)
+    games, _ = run.read_games()
     assert list(games) == sorted(games)
 
 

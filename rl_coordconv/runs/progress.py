@@ -1,0 +1,122 @@
+"""Where a run stands: ``progress.json`` for other programs, and a bar or lines for the person who waits."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from stable_baselines3.common.callbacks import BaseCallback
+
+from rl_coordconv.config import RunConfig
+from rl_coordconv.runs.callbacks import Interrupted
+from rl_coordconv.runs.faults import TrainingFault
+from rl_coordconv.runs.folder import Cause, Progress, RunFolder, State
+
+FILE_SECONDS = 2
+LINE_SECONDS = 10
+
+
+class ProgressReport(BaseCallback):
+    """
+    Write ``progress.json`` every 2 seconds and at changes of state, and show the same on the screen.
+
+    On the screen it is a bar with the time left; where there is no terminal, a line every 10 seconds.
+
+    :param folder: The run's folder
+    :param config: The run's config
+    """
+
+    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
+        super().__init__()
+        self.folder = folder
+        self.total = config.total_timesteps
+        self.label = f"{config.game}/{config.arm}/seed{config.seed}"
+        self.now = Progress("running", attempts=folder.read_progress().attempts + 1)
+        self.console = Console(stderr=True)
+        self.bar = Bar(
+            TextColumn(self.label),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+            TextColumn("{task.fields[speed]:,.0f}/s  return {task.fields[recent]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+
+    @contextlib.contextmanager
+    def until_the_end(self) -> Iterator[None]:
+        """Keep ``progress.json`` while the block trains, and write in the end how it ended."""
+        self.start = self.last_file = self.last_line = time.monotonic()
+        self.first_step = self.model.num_timesteps
+        self._write("running")
+        try:
+            yield
+        except Interrupted:
+            self._write("stopped", "signal", "a signal asked to stop; the state is saved")
+            raise
+        except TrainingFault as fault:
+            self._write("diverged" if fault.cause == "loss" else "failed", fault.cause, str(fault))
+            raise
+        except Exception as error:
+            self._write("failed", "error", f"{type(error).__name__}: {error}")
+            raise
+        else:
+            self._write("finished")
+        finally:
+            self.bar.stop()
+
+    def _write(self, state: State, cause: Cause = "", reason: str = "") -> None:
+        self._measure()
+        self.now = dataclasses.replace(self.now, state=state, cause=cause, exit_reason=reason)
+        try:
+            self.folder.write_progress(self.now)
+        except OSError:
+            # On a full disk the fault that training ended with is what must be told.
+            if not reason:
+                raise
+
+    def _on_training_start(self) -> None:
+        self.task = self.bar.add_task("", total=self.total, completed=self.first_step, speed=0.0, recent="-")
+        self.bar.start()
+
+    def _on_step(self) -> bool:
+        now = time.monotonic()
+        if now - self.last_file >= FILE_SECONDS:
+            self.last_file = now
+            self._write("running")
+            if self.console.is_terminal or now - self.last_line >= LINE_SECONDS:
+                self.last_line = now
+                self._show()
+        return True
+
+    def _on_training_end(self) -> None:
+        self._measure()
+        self._show()
+
+    def _measure(self) -> None:
+        episodes, steps = self.model.ep_info_buffer or (), self.model.num_timesteps
+        self.now = dataclasses.replace(
+            self.now,
+            steps=steps,
+            steps_per_second=(steps - self.first_step) / max(time.monotonic() - self.start, 1e-9),
+            recent_return=float(np.mean([info["r"] for info in episodes])) if episodes else None,
+        )
+
+    def _show(self) -> None:
+        steps, speed = self.now.steps, self.now.steps_per_second
+        recent = "-" if self.now.recent_return is None else f"{self.now.recent_return:.1f}"
+        self.bar.update(self.task, completed=min(steps, self.total), speed=speed, recent=recent)
+        if not self.console.is_terminal:
+            left = max(self.total - steps, 0) / max(speed, 1e-9)
+            self.console.print(
+                f"{self.label}: {steps:,}/{self.total:,} steps, {speed:,.0f} steps/s, "
+                f"recent return {recent}, {left:.0f} s left",
+                highlight=False,
+                soft_wrap=True,
+            )

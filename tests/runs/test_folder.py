@@ -1,0 +1,113 @@
+"""A run folder is there whole or not at all, and reads back what it wrote."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rl_coordconv.config import RunConfig
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs import folder as module
+from rl_coordconv.runs.folder import Progress, RunFolder
+
+
+@pytest.fixture
+def config(tmp_path) -> RunConfig:
+    return RunConfig("Breakout", device="cpu", output=str(tmp_path)).validate()
+
+
+@pytest.fixture
+def run(config) -> RunFolder:
+    run = RunFolder(config.folder)
+    run.create(config, "python scripts/train.py --game Breakout")
+    return run
+
+
+def test_new_folder_explains_itself(run, config):
+    assert {path.name for path in run.path.iterdir()} == {
+        *("README.md", "command.txt", "versions.json", "config.yaml", "checkpoints")
+    }
+    assert (run.path / "command.txt").read_text() == "python scripts/train.py --game Breakout\n"
+    assert run.load_config() == config
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("kills", [True, False])
+def test_whatever_fails_while_it_is_made_leaves_no_half_made_folder(config, monkeypatch, call, kills):
+    """Each ``fsync`` and rename fails in turn: with a disk error, and as if the process were killed there."""
+
+    class Killed(BaseException):
+        pass
+
+    real, run, failures = getattr(os, call), RunFolder(config.folder), 0
+    while True:
+        left = [failures]
+
+        def fail(*args, left=left):
+            left[0] -= 1
+            if left[0] == -1:
+                raise Killed if kills else OSError(28, "No space left on device")
+            return real(*args)
+
+        monkeypatch.setattr(module.os, call, fail)
+        try:
+            run.create(config)
+            break
+        except (Killed, UserError):
+            failures += 1
+            assert not run.path.exists()
+            run.check_free()
+    assert failures == {"fsync": 3, "replace": 4}[call]
+    assert [path.name for path in run.path.parent.iterdir()] == ["seed1"]
+    assert run.load_config() == config
+
+
+def test_folder_that_another_run_has_taken_is_left_alone(run, config):
+    with pytest.raises(UserError, match="cannot be made"):
+        run.create(config)
+    assert [path.name for path in run.path.parent.iterdir()] == ["seed1"]
+
+
+def test_games_are_kept_up_to_the_checkpoint_and_a_cut_line_is_left_out(run):
+    run.keep_games_until(0, "Breakout")
+    run.append_games(({"r": float(step), "l": 5, "t": 0.5}, step) for step in (10, 20, 30))
+    with open(run.monitor, "a") as file:
+        file.write("4.0,5,0.")
+    steps, returns = run.read_games()
+    assert steps.tolist() == returns.tolist() == [10, 20, 30]
+    run.keep_games_until(20, "Breakout")
+    run.append_games([({"r": 1.0, "l": 5, "t": 0.5}, 25)])
+    assert run.read_games()[0].tolist() == [10, 20, 25]
+    assert run.monitor.read_text().splitlines()[1] == "r,l,t,step"
+
+
+def test_evaluations_read_back_and_a_cut_line_is_left_out(run):
+    records = [{"step": step, "returns": [1.0, 2.0], "lengths": [3, 4]} for step in (100, 200)]
+    for record in records:
+        run.append_evaluation(record)
+    with open(run.evaluations, "a") as file:
+        file.write('{"step": 300, "ret')
+    assert run.read_evaluations() == records
+    run.write_evaluations(records[:1])
+    assert run.read_evaluations() == records[:1]
+
+
+def test_progress_reads_back(run):
+    written = Progress("diverged", 500, 123.4, 7.5, 2, "loss", "train/loss is nan")
+    run.write_progress(written)
+    assert run.read_progress() == written
+    run.final_model.write_bytes(b"")
+    assert run.read_progress().state == "finished"
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"steps": 3}', "\x00"])
+def test_no_or_broken_progress_is_an_unfinished_run(run, text):
+    if text is not None:
+        run.progress.write_text(text)
+    assert run.read_progress() == Progress("unfinished")
+
+
+def test_progress_of_a_later_version_is_read(run):
+    run.progress.write_text('{"state": "running", "steps": 7, "gpu_memory": 1}')
+    assert run.read_progress() == Progress("running", 7)
