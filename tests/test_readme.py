@@ -70,7 +70,8 @@ def test_every_command_runs(script, tmp_path) -> None:
         small = [] if "--resume" in args else SMALL.get(kind, [])
         assert script(name, *args, *small) == 0, args
     pictures = {path.name for path in tmp_path.rglob("*") if path.suffix in (".gif", ".png")}
-    assert {"agent.gif", "figure.png", "gan.png", "detection.png"} <= pictures
+    assert {"agent.gif", "figure.png"} <= pictures
+    assert {"toy", "gan", "detection"} <= {path.parts[-2] for path in tmp_path.glob("runs/*/figure.png")}
     assert (tmp_path / "runs" / "smoke" / "report.html").exists()
 
 
