@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
 
 from rl_coordconv.compare import statistics
 from rl_coordconv.compare.collect import RunData, collect, curve_on_grid, step_grid, taking_part
@@ -156,7 +155,7 @@ def curve_band(curves: np.ndarray) -> np.ndarray:
     n, mean = len(curves), curves.mean(axis=0)
     if n < 3:
         return np.stack([mean, curves.min(axis=0), curves.max(axis=0)])
-    half = stats.t.ppf((1 + statistics.LEVEL) / 2, n - 1) * stats.sem(curves, axis=0)
+    half = statistics.half_width(curves)
     return np.stack([mean, mean - half, mean + half])
 
 

@@ -148,6 +148,16 @@ def binomial_interval(share: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def half_width(runs: np.ndarray) -> np.ndarray:
+    """
+    Return how far the interval of the mean over runs reaches to both sides, by Student's t.
+
+    :param runs: Shape ``(runs, ...)``, two runs or more
+    :return: Shape ``(...)``
+    """
+    return np.asarray(stats.t.ppf((1 + LEVEL) / 2, len(runs) - 1) * stats.sem(runs, axis=0))
+
+
 def mean_of_runs(scores: np.ndarray) -> Estimate:
     """
     Return the mean over runs with Student's t interval.
@@ -156,7 +166,7 @@ def mean_of_runs(scores: np.ndarray) -> Estimate:
     """
     if len(scores) < 2:
         return Estimate(float(np.mean(scores)))
-    half = stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1) * stats.sem(scores)
+    half = half_width(scores)
     return Estimate(float(scores.mean()), float(scores.mean() - half), float(scores.mean() + half))
 
 

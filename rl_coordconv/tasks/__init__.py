@@ -1,1 +1,47 @@
-"""The supervised tasks on which Liu et al. (2018, arXiv:1807.03247) show what coordinates are good for."""
+"""
+The paper's supervised evidence (Liu et al. 2018, arXiv:1807.03247), one folder per task.
+
+``TASKS`` says which options class each task has; it is imported only when asked for, since the tasks need the
+optional packages of ``rl-coordconv[tasks]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rl_coordconv.cli import gather_list, parse_dataclass
+from rl_coordconv.errors import UserError
+
+TASKS = {
+    "toy": ("rl_coordconv.tasks.toy.config", "ToyConfig"),
+    "gan": ("rl_coordconv.tasks.gan.training", "GanConfig"),
+    "detect": ("rl_coordconv.tasks.detection.training", "DetectionConfig"),
+}
+
+
+def run_task(name: str, args: Sequence[str], prog: str) -> list[Path]:
+    """
+    Train what a command line asks for.
+
+    :param name: One of :data:`TASKS`
+    :param args: Its options
+    :param prog: The command, for ``--help``
+    :return: Folders of the experiments
+    :raises UserError: The options cannot be run, or a package is missing; nothing has been written
+    """
+    module, config = TASKS[name]
+    try:
+        config_class = getattr(importlib.import_module(module), config)
+        folders: list[Path] = parse_dataclass(config_class, gather_list(args, "--seeds"), prog).run()
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'rl-coordconv[tasks]'") from None
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on with the runs that are not finished", file=sys.stderr)
+        raise SystemExit(130) from None
+    for folder in folders:
+        print(f"wrote {folder / 'results.json'} and {folder / 'figure.png'}")
+    print(f"  tensorboard --logdir {folders[0] if len(folders) == 1 else folders[0].parents[1]}")
+    return folders

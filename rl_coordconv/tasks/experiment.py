@@ -1,17 +1,17 @@
 """
 A task trained once per arm and seed, with everything that is needed to look at it afterwards.
 
-On disk, under ``<output>/<name>/``::
+On disk, in the experiment's folder::
 
     options.json                        the options, and the command that was typed
     <arm>/seed<k>/events.out.tfevents.* TensorBoard: losses, measurements, sample images
     <arm>/seed<k>/samples.npz           what the figure is drawn from
     <arm>/seed<k>/result.json           the run's measurements; its presence says that the run is finished
     results.json                        all runs, and means with intervals per arm
-    <name>.png                          the figure
+    figure.png                          the figure
 
-Started again with the same options, an experiment goes on with the runs that are not finished. Seeds may be
-added, and the device may be another.
+Started again with the same options, an experiment goes on with the runs that are not finished. Seeds and arms
+may be added, and the device may be another.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,17 +36,50 @@ from rl_coordconv.config import check_device
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder, atomic_path, versions, write_text
 from rl_coordconv.tasks.progress import StepBar
-from rl_coordconv.tasks.seed_statistics import Numbers, summarise
+from rl_coordconv.tasks.seed_statistics import Numbers, print_table, summarise
 
 
-@dataclass
-class TaskConfig:
-    """What every task's options include; see a task's own class for what they mean."""
+@dataclass(kw_only=True)
+class Experiment(ABC):
+    """
+    A task's options, which are its fields, and what a task must say of itself.
+
+    :param name: Folder of the experiment, inside of output
+    :param output: Folder of all experiments
+    :param seeds: Of initial weights, data and sampling; a run each
+    :param device: auto, cpu, cuda or cuda:N
+    """
+
+    measurements: ClassVar[tuple[str, ...]]  # rows of the table
+    ratios: ClassVar[tuple[str, ...]] = ()  # of these the table says how many times the baseline's they are
+    free: ClassVar[tuple[str, ...]] = ("seeds", "device")  # options that may change when it goes on
 
     name: str
     output: str = "runs"
-    seeds: int = 3
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     device: str = "auto"
+
+    @property
+    @abstractmethod
+    def arms(self) -> tuple[str, ...]:
+        """The arms to train, the baseline first."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What the table is headed with."""
+
+    @abstractmethod
+    def train(self, run: Run) -> Outcome:
+        """Train one run; its weights, data and sampling come from the run's seed."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what else belongs into ``results.json``, e.g. numbers of parameters."""
+
+    @abstractmethod
+    def draw(self, results: dict[str, Any]) -> None:
+        """Write ``figure.png`` from ``results.json`` and the runs' samples."""
 
     @property
     def folder(self) -> Path:
@@ -55,7 +88,8 @@ class TaskConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as JSON has them."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in vars(self).items()}
+        values = {option.name: getattr(self, option.name) for option in dataclasses.fields(self)}
+        return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
     def check(self) -> None:
         """
@@ -63,13 +97,16 @@ class TaskConfig:
 
         :raises UserError: A number is out of range, the device or the folder is not there to use
         """
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise UserError(f"{field.name} is {value}: it must be 1 or more")
-            # The only fractions among the options are learning rates.
-            if isinstance(value, float) and not 0 < value < 1:
-                raise UserError(f"{field.name} is {value}: it must be above 0 and below 1")
+                raise UserError(f"{option.name} is {value}: it must be 1 or more")
+            if option.name.startswith("lr") and not 0 < value < 1:
+                raise UserError(f"{option.name} is {value}: it must be above 0 and below 1")
+        if not self.seeds:
+            raise UserError("seeds is empty: give one or more, as in --seeds 1 2 3")
+        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds are {self.seeds}: they must be different and 0 or more")
         check_device(self.device)
         if not re.fullmatch(r"[\w.+-]+", self.name) or set(self.name) <= {"."}:
             raise UserError(f"name '{self.name}' must be a folder name: letters, digits and . _ + -")
@@ -80,7 +117,8 @@ class TaskConfig:
         if file.is_file():
             try:
                 kept = json.loads(file.read_text(encoding="utf-8"))["options"]
-                same = {**kept, "seeds": self.seeds, "device": self.device} == self.to_dict()
+                now = self.to_dict()
+                same = {**kept, **{key: now[key] for key in self.free}} == now
             except (ValueError, KeyError, TypeError):
                 raise UserError(f"'{file}' is damaged: remove the folder or choose another --name") from None
             if not same:
@@ -90,6 +128,54 @@ class TaskConfig:
                 )
         elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise UserError(f"'{self.folder}' is not empty: choose another --name or --output")
+
+    def run(self) -> list[Path]:
+        """
+        Train all arms with all seeds, write ``results.json``, print the table and draw the figure.
+
+        :return: The experiment's folder
+        :raises UserError: The options cannot be run; nothing has been written
+        """
+        self.check()
+        facts = self.facts()
+        options = {"options": self.to_dict(), "command": f"python {' '.join(sys.argv)}"}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / "options.json", json.dumps(options, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"folder '{self.folder}' cannot be made: {error}") from None
+        with RunFolder(self.folder).lock():
+            runs = {arm: {seed: self._run(arm, seed) for seed in self.seeds} for arm in self.arms}
+        results = {**options, **facts, "versions": versions(), "runs": runs, "summary": summarise(runs)}
+        write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
+        print_table(results, self.title, self.measurements, self.ratios)
+        self.draw(results)
+        return [self.folder]
+
+    def _run(self, arm: str, seed: int) -> Numbers:
+        folder = self.folder / arm / f"seed{seed}"
+        result = folder / "result.json"
+        if result.is_file():
+            numbers: Numbers = json.loads(result.read_text(encoding="utf-8"))
+            return numbers
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+        torch.manual_seed(seed)
+        start = time.monotonic()
+        with SummaryWriter(str(folder)) as writer, StepBar(f"{arm}/seed{seed}") as bar:
+            outcome = self.train(Run(arm, seed, get_device(self.device), writer, bar))
+            numbers = {**outcome.numbers, "seconds": round(time.monotonic() - start, 3)}
+            bar.finish({key: numbers[key] for key in self.measurements})
+        with atomic_path(folder / "samples.npz") as temporary:
+            np.savez_compressed(temporary, **outcome.samples)  # type: ignore[arg-type]
+        write_text(result, json.dumps(numbers, indent=2) + "\n")
+        return numbers
+
+    def samples(self, arm: str, seed: int) -> dict[str, np.ndarray]:
+        """Return the arrays that a finished run kept for the figure."""
+        with np.load(self.folder / arm / f"seed{seed}" / "samples.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 @dataclass(frozen=True)
@@ -101,7 +187,7 @@ class Run:
     :param seed: Of initial weights, data and sampling
     :param device: Where to train
     :param writer: TensorBoard
-    :param bar: Progress bar, to be advanced once per training step
+    :param bar: Progress bar
     """
 
     arm: str
@@ -110,22 +196,23 @@ class Run:
     writer: SummaryWriter
     bar: StepBar
 
-    def show_progress(self, step: int, text: str, *losses: Tensor) -> None:
+    def show_progress(self, done: int, total: int, text: str, *losses: Tensor) -> None:
         """
-        Count a training step and, now and then, show it.
+        Now and then show where training is.
 
-        :param step: Step just done
+        :param done: Steps done
+        :param total: Steps of the whole run
         :param text: Names of the losses, with a ``{:.3f}`` for each
         :param losses: Read only when shown, which makes a GPU wait
         :raises UserError: A loss is infinite or no number
         """
-        if not self.bar.due():
+        if not self.bar.due(done, total):
             return
         values = [loss.item() for loss in losses]
         self.bar.show(text.format(*values))
         if not np.isfinite(values).all():
             raise UserError(
-                f"{self.arm}/seed{self.seed} diverged: loss {values} at step {step}; lower the learning rate"
+                f"{self.arm}/seed{self.seed} diverged: loss {values} at step {done}; lower the learning rate"
             )
 
 
@@ -140,61 +227,3 @@ class Outcome:
 
     numbers: Numbers
     samples: dict[str, np.ndarray]
-
-
-Train = Callable[[Run], Outcome]
-
-
-def run_experiment(
-    config: TaskConfig, arms: Sequence[str], steps: int, train: Train, facts: dict[str, Any]
-) -> dict[str, Any]:
-    """
-    Train all arms with all seeds, and write ``results.json``.
-
-    :param config: Checked options
-    :param arms: Arms, the baseline first
-    :param steps: Training steps of one run, for the progress bar
-    :param train: Trains one run
-    :param facts: What else belongs into ``results.json``, e.g. numbers of parameters
-    :return: What ``results.json`` holds
-    """
-    options = {"options": config.to_dict(), "command": f"python {' '.join(sys.argv)}"}
-    try:
-        config.folder.mkdir(parents=True, exist_ok=True)
-        write_text(config.folder / "options.json", json.dumps(options, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"folder '{config.folder}' cannot be made: {error}") from None
-    with RunFolder(config.folder).lock():
-        runs = {
-            arm: {seed: _run(config, arm, seed, steps, train) for seed in range(1, config.seeds + 1)}
-            for arm in arms
-        }
-    results = {**options, **facts, "versions": versions(), "runs": runs, "summary": summarise(runs)}
-    write_text(config.folder / "results.json", json.dumps(results, indent=2) + "\n")
-    return results
-
-
-def _run(config: TaskConfig, arm: str, seed: int, steps: int, train: Train) -> Numbers:
-    folder = config.folder / arm / f"seed{seed}"
-    result = folder / "result.json"
-    if result.is_file():
-        numbers: Numbers = json.loads(result.read_text(encoding="utf-8"))
-        return numbers
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("events.out.tfevents.*"):
-        stale.unlink()
-    torch.manual_seed(seed)
-    start = time.monotonic()
-    with SummaryWriter(str(folder)) as writer, StepBar(steps, f"{arm}/seed{seed}") as bar:
-        outcome = train(Run(arm, seed, get_device(config.device), writer, bar))
-    with atomic_path(folder / "samples.npz") as temporary:
-        np.savez_compressed(temporary, **outcome.samples)  # type: ignore[arg-type]
-    numbers = {**outcome.numbers, "seconds": round(time.monotonic() - start, 1)}
-    write_text(result, json.dumps(numbers, indent=2) + "\n")
-    return numbers
-
-
-def load_samples(folder: Path, arm: str, seed: int = 1) -> dict[str, np.ndarray]:
-    """Return the arrays that a finished run kept for the figure."""
-    with np.load(folder / arm / f"seed{seed}" / "samples.npz", allow_pickle=False) as arrays:
-        return dict(arrays)

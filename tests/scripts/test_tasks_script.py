@@ -28,7 +28,7 @@ DETECT = "--train-canvases 8 --test-canvases 4 --width 4 --epochs 1 --batch-size
 def test_gan_leaves_results_figure_and_tensorboard(
     script: Script, curves: Curves, tmp_path: Path, device: str
 ) -> None:
-    options = [*GAN.split(), "--seeds", "2", "--paper-generator", "--device", device]
+    options = [*GAN.split(), "--seeds", "1", "2", "--paper-generator", "--device", device]
     assert script("tasks", "gan", *options) == 0
     folder = tmp_path / "runs" / "gan"
     results = json.loads((folder / "results.json").read_text())
@@ -37,7 +37,7 @@ def test_gan_leaves_results_figure_and_tensorboard(
     assert results["options"]["image_size"] == 16
     assert results["data"]["well_formed"] == 1
     assert results["summary"]["coordconv"]["total_variation"]["gain"] is not None
-    assert (folder / "gan.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     scalars = curves(folder / "coordconv" / "seed2")
     assert [step for step, _ in scalars["coverage/well_formed"]] == [2, 4]
     # Started again, everything is there: same numbers, no second training.
@@ -57,15 +57,16 @@ def test_detection_leaves_results_figure_and_tensorboard(
     assert set(results["runs"]) == {"plain", "coordconv"}
     assert 0 <= results["runs"]["coordconv"]["1"]["proposal_iou"] <= 1
     assert results["digits"] == {"train": 1438, "test": 359}
-    assert (folder / "detection.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "test/map" in curves(folder / "plain" / "seed1")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["gam"], "unknown task 'gam': use one of gan, detect (did you mean 'gan'?)"),
-        (["gan", "--seeds", "0"], "seeds is 0: it must be 1 or more"),
+        (["gam"], "unknown task 'gam': use one of toy, gan, detect (did you mean 'gan'?)"),
+        (["gan", "--seeds"], "seeds is empty: give one or more, as in --seeds 1 2 3"),
+        (["gan", "--steps", "0"], "steps is 0: it must be 1 or more"),
         (["gan", "--image-size", "40"], "image_size is 40: it must be one of 16, 32, 64, 128"),
         (["gan", "--batch-size", "1"], "batch_size is 1"),
         (["gan", "--eval-images", "10"], "eval_images is 10: it must be 64 or more"),
@@ -75,7 +76,7 @@ def test_detection_leaves_results_figure_and_tensorboard(
         (["gan", "--device", "gpu"], "unknown device 'gpu'"),
         (["gan", "--name", "a/b"], "name 'a/b' must be a folder name"),
         (["gan", "--name", ".."], "name '..' must be a folder name"),
-        (["detect", "--seeds", "-1"], "seeds is -1: it must be 1 or more"),
+        (["detect", "--seeds", "-1"], "seeds are [-1]: they must be different and 0 or more"),
         (["detect", "--digits", "nowhere"], "digits folder 'nowhere' does not exist"),
         (["detect", "--canvas-size", "40"], "canvas_size is 40: 5 digits of up to 25 pixels need 63"),
         (["detect", "--per-canvas", "11", "--canvas-size", "128"], "per_canvas is 11: the detector finds 10"),
@@ -108,7 +109,7 @@ def test_seeds_may_be_added_but_other_options_are_refused(
 ) -> None:
     assert script("tasks", "detect", *DETECT.split(), "--seeds", "1") == 0
     first = (tmp_path / "runs" / "detection" / "plain" / "seed1" / "result.json").read_bytes()
-    assert script("tasks", "detect", *DETECT.split(), "--seeds", "2") == 0
+    assert script("tasks", "detect", *DETECT.split(), "--seeds", "1", "2") == 0
     assert (tmp_path / "runs" / "detection" / "plain" / "seed1" / "result.json").read_bytes() == first
     assert (tmp_path / "runs" / "detection" / "coordconv" / "seed2" / "result.json").is_file()
     results = (tmp_path / "runs" / "detection" / "results.json").read_bytes()

@@ -3,54 +3,72 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.errors import UserError
-from rl_coordconv.tasks.experiment import Outcome, Run, TaskConfig, load_samples, run_experiment
-from rl_coordconv.tasks.progress import StepBar
+from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
+
+TRAINED: list[str] = []
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    with SummaryWriter(str(tmp_path)) as writer, StepBar(2, "test") as bar:
-        run = Run("plain", 3, torch.device("cpu"), writer, bar)
-        run.show_progress(1, "loss {:.3f}", torch.tensor(1.0))
-        with pytest.raises(
-            UserError, match=r"plain/seed3 diverged: loss .* at step 2; lower the learning rate"
-        ):
-            run.show_progress(2, "loss {:.3f}", torch.tensor(torch.nan))
+@dataclass(kw_only=True)
+class Stopping(Experiment):
+    """A task that is interrupted in its fourth run, once."""
+
+    measurements: ClassVar = ("score",)
+    title: ClassVar = "Title"
+    arms: ClassVar = ("plain", "coordconv")
+
+    name: str = "task"
+
+    def train(self, run: Run) -> Outcome:
+        if len(TRAINED) == 3 and TRAINED[-1] != "stopped":
+            TRAINED.append("stopped")
+            raise KeyboardInterrupt
+        TRAINED.append(f"{run.arm}{run.seed}")
+        return Outcome({"score": torch.rand(()).item()}, {"x": np.arange(run.seed)})
+
+    def facts(self) -> dict[str, Any]:
+        return {"fact": 1}
+
+    def draw(self, results: dict[str, Any]) -> None:
+        (self.folder / "figure.png").write_text("drawn")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(make_run: Callable[..., Run]) -> None:
+    run = make_run("plain", 3)
+    run.show_progress(1, 2, "loss {:.3f}", torch.tensor(1.0))
+    with pytest.raises(UserError, match=r"plain/seed3 diverged: loss .* at step 2; lower the learning rate"):
+        run.show_progress(2, 2, "loss {:.3f}", torch.tensor(torch.nan))
 
 
 def test_a_stopped_experiment_goes_on_with_the_run_that_was_not_finished(tmp_path: Path) -> None:
-    config = TaskConfig(name="task", output=str(tmp_path), seeds=2)
-    trained = []
-
-    def train(run: Run) -> Outcome:
-        if len(trained) == 3 and trained[-1] != "stopped":
-            trained.append("stopped")
-            raise KeyboardInterrupt
-        trained.append(f"{run.arm}{run.seed}")
-        return Outcome({"score": torch.rand(()).item()}, {"x": np.arange(run.seed)})
-
+    config = Stopping(output=str(tmp_path), seeds=[1, 2])
+    TRAINED.clear()
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(config, ["plain", "coordconv"], 1, train, {})
+        config.run()
     assert not (tmp_path / "task" / "results.json").exists()
-    config.check()
-    results = run_experiment(config, ["plain", "coordconv"], 1, train, {"fact": 1})
-    assert trained == ["plain1", "plain2", "coordconv1", "stopped", "coordconv2"]
+    assert config.run() == [tmp_path / "task"]
+    assert TRAINED == ["plain1", "plain2", "coordconv1", "stopped", "coordconv2"]
+    results = json.loads((tmp_path / "task" / "results.json").read_text())
     # Both arms start from the same seed.
-    assert results["runs"]["plain"][2]["score"] == results["runs"]["coordconv"][2]["score"]
-    assert json.loads((tmp_path / "task" / "results.json").read_text())["fact"] == 1
-    assert load_samples(tmp_path / "task", "coordconv", 2)["x"].tolist() == [0, 1]
+    assert results["runs"]["plain"]["2"]["score"] == results["runs"]["coordconv"]["2"]["score"]
+    assert results["summary"]["coordconv"]["score"]["gain_interval"] == [0, 0]
+    assert results["fact"] == 1
+    assert config.samples("coordconv", 2)["x"].tolist() == [0, 1]
+    assert (tmp_path / "task" / "figure.png").exists()
 
 
 def test_a_damaged_options_file_is_refused(tmp_path: Path) -> None:
-    config = TaskConfig(name="task", output=str(tmp_path))
+    config = Stopping(output=str(tmp_path))
     config.folder.mkdir()
     (config.folder / "options.json").write_text('{"options": ')
     with pytest.raises(UserError, match="is damaged"):
-        config.check()
+        config.run()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,26 +15,25 @@ from torch import Tensor
 from rl_coordconv.errors import UserError
 from rl_coordconv.tasks.detection.detector import ARMS, DETECTIONS, Detections, Detector
 from rl_coordconv.tasks.detection.digit_images import Digits, load_digits
+from rl_coordconv.tasks.detection.figures import draw_detection
 from rl_coordconv.tasks.detection.metrics import best_iou, matched_numbers, mean_average_precision
 from rl_coordconv.tasks.detection.scattered_digits import Canvases, check_canvas, make_canvases
-from rl_coordconv.tasks.experiment import Outcome, Run, TaskConfig, run_experiment
-from rl_coordconv.tasks.seed_statistics import Numbers, print_table
-from rl_coordconv.tasks.task_figures import draw_detection
+from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
+from rl_coordconv.tasks.seed_statistics import Numbers
 
 TEST_SEED_STEP = 1_000_000
 PAPER_NMS, PAPER_PROPOSALS = 0.8, 10
 SHOWN = 8
-MEASUREMENTS = ("proposal_iou", "iou@0.5", "recall@0.5", "iou@0.7", "recall@0.7", "map", "map50")
 
 
-@dataclass
-class DetectionConfig(TaskConfig):
+@dataclass(kw_only=True)
+class DetectionConfig(Experiment):
     """Train digit detectors, plain and with CoordConv.
 
     Args:
         name: Folder of the experiment, inside of output
         output: Folder of all experiments
-        seeds: Seeds per arm: 1, 2, ...
+        seeds: One run per arm each
         device: auto, cpu, cuda or cuda:N
         digits: Folder with MNIST's four IDX files (default: scikit-learn's handwritten digits)
         canvas_size: Height and width of a canvas in pixels, a multiple of 4
@@ -44,6 +45,16 @@ class DetectionConfig(TaskConfig):
         batch_size: Canvases per training step (1 in the paper)
         lr: Adam's learning rate at the start; it falls to 0 along a cosine
     """
+
+    measurements: ClassVar = (
+        "proposal_iou",
+        "iou@0.5",
+        "recall@0.5",
+        "iou@0.7",
+        "recall@0.7",
+        "map",
+        "map50",
+    )
 
     name: str = "detection"
     digits: Path | None = None
@@ -69,6 +80,31 @@ class DetectionConfig(TaskConfig):
     def steps(self) -> int:
         """Training steps of one run."""
         return self.epochs * math.ceil(self.train_canvases / self.batch_size)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return ARMS
+
+    @property
+    def title(self) -> str:
+        return f"Detection, {self.train_canvases} canvases, {self.epochs} epochs"
+
+    @functools.cached_property
+    def pictures(self) -> tuple[Digits, Digits]:
+        """The digits for training and those for testing."""
+        return load_digits(self.digits)
+
+    def facts(self) -> dict[str, Any]:
+        networks = {arm: Detector(self.canvas_size, self.width, arm == "coordconv") for arm in ARMS}
+        counts = {arm: sum(weight.numel() for weight in net.parameters()) for arm, net in networks.items()}
+        train, test = self.pictures
+        return {"parameters": counts, "digits": {"train": len(train), "test": len(test)}}
+
+    def train(self, run: Run) -> Outcome:
+        return train_detector(self, self.pictures, run)
+
+    def draw(self, results: dict[str, Any]) -> None:
+        draw_detection(self, results)
 
 
 def train_detector(config: DetectionConfig, digits: tuple[Digits, Digits], run: Run) -> Outcome:
@@ -100,7 +136,7 @@ def train_detector(config: DetectionConfig, digits: tuple[Digits, Digits], run: 
             if step % 20 == 0:
                 for key, value in losses.items():
                     run.writer.add_scalar(f"loss/{key}", value, step)
-            run.show_progress(step, "loss {:.3f}", total)
+            run.show_progress(step, config.steps, "loss {:.3f}", total)
         numbers, detections = measure(detector, test, run.device)
         log(run, step, numbers, test, detections)
     samples = {
@@ -158,24 +194,3 @@ def log(run: Run, step: int, numbers: Numbers, test: Canvases, detections: Detec
         image = np.repeat(np.repeat(test.images[index].numpy(), 4, axis=1), 4, axis=2).repeat(3, axis=0)
         boxes = detections.boxes[index][shown].numpy() * 4
         run.writer.add_image_with_boxes(f"canvas{index}", image, boxes, step, labels=labels)
-
-
-def run_detection(config: DetectionConfig) -> Path:
-    """
-    Train both arms with all seeds, print the table, draw the figure.
-
-    :param config: Options
-    :return: The experiment's folder
-    :raises UserError: The options cannot be run, or the digits cannot be read; nothing has been written
-    """
-    config.check()
-    digits = load_digits(config.digits)
-    networks = {arm: Detector(config.canvas_size, config.width, arm == "coordconv") for arm in ARMS}
-    counts = {arm: sum(weight.numel() for weight in net.parameters()) for arm, net in networks.items()}
-    facts = {"parameters": counts, "digits": {"train": len(digits[0]), "test": len(digits[1])}}
-    results = run_experiment(
-        config, ARMS, config.steps, lambda run: train_detector(config, digits, run), facts
-    )
-    print_table(results, f"Detection, {config.train_canvases} canvases, {config.epochs} epochs", MEASUREMENTS)
-    draw_detection(results, config.folder, ARMS, MEASUREMENTS)
-    return config.folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,27 +11,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rl_coordconv.errors import UserError
-from rl_coordconv.tasks.experiment import Outcome, Run, TaskConfig, run_experiment
+from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.gan.coverage import Found, coverage, find_objects
+from rl_coordconv.tasks.gan.figures import draw_gan
 from rl_coordconv.tasks.gan.models import ARMS, build_gan, check_image_size
 from rl_coordconv.tasks.gan.sort_of_clevr import Scenes, make_scenes, render
-from rl_coordconv.tasks.seed_statistics import Numbers, print_table
-from rl_coordconv.tasks.task_figures import draw_gan
+from rl_coordconv.tasks.seed_statistics import Numbers
 
 DATA_SEED_STEP = 1_000_000
 WALK_ROWS, WALK_STEPS = 4, 10
 SAMPLES_SHOWN = 64
-MEASUREMENTS = ("well_formed", "entropy_ratio", "cells_visited", "total_variation", "joint_distance")
 
 
-@dataclass
-class GanConfig(TaskConfig):
+@dataclass(kw_only=True)
+class GanConfig(Experiment):
     """Train GANs on images of one red and one blue object, plain and with CoordConv.
 
     Args:
         name: Folder of the experiment, inside of output
         output: Folder of all experiments
-        seeds: Seeds per arm: 1, 2, ...
+        seeds: One run per arm each
         device: auto, cpu, cuda or cuda:N
         image_size: Height and width of the images: 16, 32, 64 or 128 (64 in the paper)
         width: Channels of the layers next to the image (64 in the paper)
@@ -45,6 +44,15 @@ class GanConfig(TaskConfig):
         eval_images: Generated images per measurement
         paper_generator: Also train the paper's own CoordConv generator, six times slower on a CPU
     """
+
+    measurements: ClassVar = (
+        "well_formed",
+        "entropy_ratio",
+        "cells_visited",
+        "total_variation",
+        "joint_distance",
+    )
+    free: ClassVar = (*Experiment.free, "paper_generator")
 
     name: str = "gan"
     image_size: int = 32
@@ -70,8 +78,22 @@ class GanConfig(TaskConfig):
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The arms to train, the baseline first."""
         return ARMS if self.paper_generator else ARMS[:2]
+
+    @property
+    def title(self) -> str:
+        return f"GAN, {self.image_size} pixels, {self.steps} steps"
+
+    def facts(self) -> dict[str, Any]:
+        fresh = find_objects(render(make_scenes(self.eval_images, self.image_size, 2 * DATA_SEED_STEP)))
+        data = coverage(fresh, reference(self, self.seeds[0]), self.image_size)
+        return {"data": data, "parameters": parameters(self)}
+
+    def train(self, run: Run) -> Outcome:
+        return train_gan(self, run)
+
+    def draw(self, results: dict[str, Any]) -> None:
+        draw_gan(self, results)
 
 
 class Gan:
@@ -149,7 +171,7 @@ def train_gan(config: GanConfig, run: Run) -> Outcome:
     for step in range(1, config.steps + 1):
         real = render(scenes[torch.randint(len(scenes), (config.batch_size,), device=run.device)])
         loss_d, loss_g = gan.step(real)
-        run.show_progress(step, "loss D {:.2f}  G {:.2f}", loss_d, loss_g)
+        run.show_progress(step, config.steps, "loss D {:.2f}  G {:.2f}", loss_d, loss_g)
         if step % 50 == 0:
             run.writer.add_scalar("loss/discriminator", loss_d, step)
             run.writer.add_scalar("loss/generator", loss_g, step)
@@ -202,23 +224,3 @@ def log(run: Run, step: int, images: Tensor, numbers: Numbers) -> None:
         if value is not None:
             run.writer.add_scalar(f"coverage/{key}", value, step)
     run.writer.add_images("samples", to_uint8(images[:SAMPLES_SHOWN]), step, dataformats="NHWC")
-
-
-def run_gan(config: GanConfig) -> Path:
-    """
-    Train all arms with all seeds, print the table, draw the figure.
-
-    :param config: Options
-    :return: The experiment's folder
-    :raises UserError: The options cannot be run; nothing has been written
-    """
-    config.check()
-    fresh = find_objects(render(make_scenes(config.eval_images, config.image_size, 2 * DATA_SEED_STEP)))
-    facts = {
-        "data": coverage(fresh, reference(config, 1), config.image_size),
-        "parameters": parameters(config),
-    }
-    results = run_experiment(config, config.arms, config.steps, lambda run: train_gan(config, run), facts)
-    print_table(results, f"GAN, {config.image_size} pixels, {config.steps} steps", MEASUREMENTS)
-    draw_gan(results, config.folder, config.arms, MEASUREMENTS)
-    return config.folder

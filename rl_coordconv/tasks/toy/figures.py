@@ -3,59 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rl_coordconv.runs.folder import atomic_path
+from rl_coordconv.tasks.figures import plt, save
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
 from rl_coordconv.tasks.toy.tasks import Task, make_task
-from rl_coordconv.tasks.toy.training import Run
+
+if TYPE_CHECKING:
+    from rl_coordconv.tasks.toy.config import ToyConfig
 
 NAMES = {"coordconv": "CoordConv", "conv": "plain convolutions"}
 
 
-def plot_task(runs: Sequence[Run], path: Path) -> None:
+def draw_toy(config: ToyConfig, results: dict[str, Any]) -> None:
     """
     Draw one task on one split: a row per network, its first seed in the maps, all seeds in the curves.
 
-    :param runs: Of one task and split
-    :param path: PNG to write
+    :param config: With finished runs
+    :param results: Its ``results.json``
     """
-    archs: dict[str, list[Run]] = {}
-    for run in runs:
-        archs.setdefault(run.options.arch, []).append(run)
-    options = runs[0].options
-    data = NotSoClevr(options.canvas, options.square)
-    task = make_task(options.task, data)
-    worst = max(float(part.max()) for run in runs for part in (run.best.train_errors, run.best.test_errors))
-    figure = plt.figure(figsize=(16, 3.6 * len(archs) + 0.6), layout="constrained")
-    grid = figure.add_gridspec(len(archs), 6, width_ratios=(1.2, 1.2, 1.8, 0.8, 0.8, 0.8))
-    for row, (arch, members) in enumerate(archs.items()):
+    data = NotSoClevr(config.canvas, config.square)
+    task, seed = make_task(config.task, data), config.seeds[0]
+    runs = {
+        arm: [
+            {key: torch.from_numpy(array) for key, array in config.samples(arm, number).items()}
+            for number in config.seeds
+        ]
+        for arm in config.arms
+    }
+    parts = [(name, f"{name}_errors") for name in ("train", "test")]
+    worst = max(float(run[key].max()) for members in runs.values() for run in members for _, key in parts)
+    figure = plt.figure(figsize=(16, 3.6 * len(runs) + 0.6), layout="constrained")
+    grid = figure.add_gridspec(len(runs), 6, width_ratios=(1.2, 1.2, 1.8, 0.8, 0.8, 0.8))
+    for row, (arm, members) in enumerate(runs.items()):
         first = members[0]
         maps = [figure.add_subplot(grid[row, column]) for column in range(2)]
-        splits = data.split(options.split, first.options.seed)
-        errors = (first.best.train_errors, first.best.test_errors)
-        for axes, name, centres, values in zip(maps, ("train", "test"), splits, errors, strict=True):
-            plot_errors(figure, axes, centres, values, max(worst, 1e-3), task, colorbar=name == "test")
-            axes.set_title(f"{name}, seed {first.options.seed}")
-        maps[0].set_ylabel(f"{NAMES[arch]}\n{members[0].parameters:,} parameters", fontsize=11)
-        plot_learning(figure.add_subplot(grid[row, 2]), members, task)
+        for axes, (name, key), centres in zip(maps, parts, data.split(config.split, seed), strict=True):
+            plot_errors(figure, axes, centres, first[key], max(worst, 1e-3), task, colorbar=name == "test")
+            axes.set_title(f"{name}, seed {seed}")
+        parameters = results["runs"][arm][seed]["parameters"]
+        maps[0].set_ylabel(f"{NAMES[arm]}\n{parameters:,} parameters", fontsize=11)
+        plot_learning(figure.add_subplot(grid[row, 2]), [run["history"] for run in members], task)
         for column in range(3):
             axes = figure.add_subplot(grid[row, 3 + column])
-            plot_example(axes, task, first.examples[column], first.predictions[column])
-    title = f"{options.task}, {options.split} split, {options.canvas} x {options.canvas} pixels"
+            plot_example(axes, task, first["examples"][column], first["predictions"][column])
+    title = f"{config.task}, {config.split} split, {config.canvas} x {config.canvas} pixels"
     figure.suptitle(f"{title} (right: the truth above, the prediction below, on test samples)")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90)
-    plt.close(figure)
+    save(figure, config.folder)
 
 
 def plot_errors(
@@ -71,18 +71,14 @@ def plot_errors(
         figure.colorbar(image, ax=axes, label=task.error_name, shrink=0.85)
 
 
-def plot_learning(axes: Axes, runs: Sequence[Run], task: Task) -> None:
-    """Draw the scores of both splits over time, a line per seed."""
-    for number, run in enumerate(runs):
-        seconds = [evaluation.seconds for evaluation in run.history]
-        scores = {
-            "train": [evaluation.train_score for evaluation in run.history],
-            "test": [evaluation.test_score for evaluation in run.history],
-        }
-        for color, (name, values) in enumerate(scores.items()):
+def plot_learning(axes: Axes, histories: Sequence[Tensor], task: Task) -> None:
+    """Draw the scores of both splits over time, a line per seed; histories as training keeps them."""
+    for number, history in enumerate(histories):
+        _, seconds, *scores = history.T.numpy()
+        for color, (name, values) in enumerate(zip(("train", "test"), scores, strict=True)):
             label = name if number == 0 else None
             axes.plot(seconds, values, ".-", color=f"C{color}", ms=4, lw=1, label=label)
-    axes.set(xlabel="seconds", title=f"{task.score_name} while learning, seeds: {len(runs)}")
+    axes.set(xlabel="seconds", title=f"{task.score_name} while learning, seeds: {len(histories)}")
     if task.higher_is_better:
         axes.set_ylim(-0.03, 1.03)
     else:

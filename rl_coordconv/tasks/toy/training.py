@@ -1,30 +1,19 @@
-"""
-Train one network on one toy task: one *run*.
-
-On disk, under ``<output>/<task>/<split>/<arch>/seed<k>/``::
-
-    events.out.tfevents.*   loss, train and test score, learning rate
-    result.json             the run's options, test_score, train_score, parameters, seconds
-"""
+"""Train one network on one toy task until it is solved, or its updates or seconds are spent."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard.writer import SummaryWriter
 
-from rl_coordconv.runs.folder import versions, write_text
-from rl_coordconv.tasks.toy.models import CoordRenderer, count_parameters, make_model
-from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
-from rl_coordconv.tasks.toy.tasks import Task, make_task
+from rl_coordconv.tasks.experiment import Outcome, Run
+from rl_coordconv.tasks.seed_statistics import Numbers
+from rl_coordconv.tasks.toy.models import CoordRenderer, count_parameters
+from rl_coordconv.tasks.toy.tasks import Task
 
 EVAL_BATCH = {"cpu": 4, "cuda": 256}  # what a CPU's cache holds; what keeps a GPU busy
 
@@ -34,7 +23,7 @@ class Recipe:
     """
     How to train one kind of network.
 
-    :param learning_rate: AdamW's, at the start; falls to 0 as updates or budget run out
+    :param learning_rate: AdamW's, at the start; falls to 0 as updates or seconds run out
     :param batch_size: Samples per update
     :param updates: Most updates
     :param eval_updates: Updates between two evaluations
@@ -76,38 +65,6 @@ def parameter_groups(model: nn.Module, learning_rate: float) -> list[dict[str, A
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """
-    What identifies a run.
-
-    :param task: classification, rendering or regression
-    :param arch: coordconv or conv
-    :param split: uniform or quadrant
-    :param seed: Seed of weights, order of samples and the uniform split
-    :param canvas: Side of the canvas in pixels
-    :param square: Side of the square in pixels
-    :param width: Width of the plain transposed convolutions
-    :param filter: Filter size of the plain transposed convolutions
-    :param budget: Seconds after which training stops
-    """
-
-    task: str
-    arch: str
-    split: str
-    seed: int = 1
-    canvas: int = 64
-    square: int = 9
-    width: int = 2
-    filter: int = 3
-    budget: float = 60.0
-
-    @property
-    def folder(self) -> Path:
-        """Where the run lives below the output folder."""
-        return Path(self.task) / self.split / self.arch / f"seed{self.seed}"
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """
     Scores of both splits at one moment.
@@ -128,145 +85,86 @@ class Evaluation:
     test_errors: Tensor = field(repr=False)
 
 
-@dataclass
-class Run:
+class Training:
     """
-    A finished run, with what its figure shows.
+    One training.
 
-    :param options: What was asked for
-    :param parameters: Trained numbers in the network
-    :param history: All evaluations
-    :param best: The evaluation with the best test score; of equals, the one with the best train score
-    :param examples: Test centres of the figure's examples, ``(n, 2) int64``
-    :param predictions: What the network said of them at its best evaluation
-    :param seconds: Wall-clock time of training, evaluations included
-    :param device: Where it ran
+    :param task: Loss and score
+    :param model: The network, on the run's device
+    :param recipe: How to train it
+    :param splits: Centres to train on and to test on, ``(samples, 2) int64``
+    :param run: Seed, device, TensorBoard and progress bar
+    :param seconds: After which it stops
     """
-
-    options: RunOptions
-    parameters: int
-    history: list[Evaluation]
-    best: Evaluation
-    examples: Tensor
-    predictions: Tensor
-    seconds: float
-    device: str
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The run as plain values for JSON."""
-        return {
-            **dataclasses.asdict(self.options),
-            "device": self.device,
-            "parameters": self.parameters,
-            "train_score": self.best.train_score,
-            "test_score": self.best.test_score,
-            "seconds": round(self.seconds, 3),
-            "seconds_to_best": round(self.best.seconds, 3),
-            "updates": self.history[-1].update,
-            "history": [[e.update, round(e.seconds, 3), e.train_score, e.test_score] for e in self.history],
-            "versions": versions(),
-        }
-
-
-Progress = Callable[[float, str], None]
-
-
-def train_run(
-    options: RunOptions,
-    output: Path,
-    device: torch.device,
-    progress: Progress = lambda share, text: None,
-    recipe: Recipe | None = None,
-) -> Run:
-    """
-    Train a network until it reaches the task's goal on both splits, or its updates or budget are spent.
-
-    :param options: What to train
-    :param output: Folder that holds all runs
-    :param device: Where to train
-    :param progress: Called with the share of the run that is over and the newest scores
-    :param recipe: How to train (default: the one of task and arch)
-    :return: The run, which is on disk by then
-    """
-    recipe = recipe or RECIPES[options.task, options.arch]
-    data = NotSoClevr(options.canvas, options.square)
-    task = make_task(options.task, data)
-    train, test = (part.to(device) for part in data.split(options.split, options.seed))
-    torch.manual_seed(options.seed)
-    model = make_model(
-        options.task, options.arch, options.split, options.canvas, options.width, options.filter
-    )
-    model.to(device)
-    folder = output / options.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with SummaryWriter(str(folder)) as writer:
-        run = _Loop(options, recipe, task, model, train, test, writer, progress).run()
-    write_text(folder / "result.json", json.dumps(run.result, indent=2) + "\n")
-    return run
-
-
-class _Loop:
-    """The state of one training."""
 
     def __init__(
         self,
-        options: RunOptions,
-        recipe: Recipe,
         task: Task,
         model: nn.Module,
-        train: Tensor,
-        test: Tensor,
-        writer: SummaryWriter,
-        progress: Progress,
+        recipe: Recipe,
+        splits: tuple[Tensor, Tensor],
+        run: Run,
+        seconds: float,
     ) -> None:
-        self.options, self.recipe, self.task, self.model = options, recipe, task, model
-        self.train, self.test, self.writer, self.progress = train, test, writer, progress
+        self.task, self.model, self.recipe, self.run, self.budget = task, model, recipe, run, seconds
+        self.train, self.test = (part.to(run.device) for part in splits)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, recipe.learning_rate),
             recipe.learning_rate,
             weight_decay=recipe.weight_decay,
         )
         self.learning_rates = [group["lr"] for group in self.optimizer.param_groups]
-        generator = torch.Generator().manual_seed(options.seed)
-        self.examples = test[torch.randperm(len(test), generator=generator)[:3].to(test.device)]
+        generator = torch.Generator().manual_seed(run.seed)
+        self.examples = self.test[torch.randperm(len(self.test), generator=generator)[:3].to(run.device)]
         self.history: list[Evaluation] = []
-        self.best: Evaluation | None = None
-        self.waiting = train[:0]
-        self.start = time.perf_counter()
+        self.best: Evaluation
+        self.waiting = self.train[:0]
 
     @property
     def seconds(self) -> float:
+        """Since training began."""
         return time.perf_counter() - self.start
 
     def spent(self, update: int) -> float:
-        """The share of the run that is over, 0 to 1."""
-        return min(max(update / self.recipe.updates, self.seconds / self.options.budget), 1.0)
+        """Return the share of the run that is over, 0 to 1."""
+        return min(max(update / self.recipe.updates, self.seconds / self.budget), 1.0)
 
-    def run(self) -> Run:
+    def outcome(self) -> Outcome:
+        """Train; return the scores of the best evaluation, and what the figure shows of it."""
+        self.start = time.perf_counter()
         update, over, losses = 0, False, torch.zeros((), device=self.train.device)
         since = 0
         while not over:
-            losses += self._update(self._next_batch(), self.spent(update))
+            loss = self._update(self._next_batch(), self.spent(update))
+            losses += loss
             update, since = update + 1, since + 1
+            self.run.show_progress(update, self.recipe.updates, f"loss {{:.3g}}  {self._scores()}", loss)
             over = self.spent(update) >= 1
             if over or update % self.recipe.eval_updates == 0:
                 newest = self._evaluate(update, float(losses) / since)
                 losses, since = losses.zero_(), 0
-                over = over or (
-                    self.task.reached(newest.test_score) and self.task.reached(newest.train_score)
-                )
-        assert self.best is not None
-        return Run(
-            self.options,
-            count_parameters(self.model),
-            self.history,
-            self.best,
-            self.examples.cpu(),
-            self.predictions.cpu(),
-            self.seconds,
-            device_name(self.train.device),
-        )
+                solved = self.task.reached(newest.test_score) and self.task.reached(newest.train_score)
+                over = over or solved
+        return self._outcome(update)
+
+    def _outcome(self, update: int) -> Outcome:
+        numbers: Numbers = {
+            "train_score": self.best.train_score,
+            "test_score": self.best.test_score,
+            "seconds_to_best": round(self.best.seconds, 3),
+            "parameters": count_parameters(self.model),
+            "updates": update,
+            "seconds_allowed": round(self.budget, 3),
+        }
+        history = [[e.update, e.seconds, e.train_score, e.test_score] for e in self.history]
+        samples = {
+            "history": np.array(history),
+            "train_errors": self.best.train_errors.numpy(),
+            "test_errors": self.best.test_errors.numpy(),
+            "examples": self.examples.cpu().numpy(),
+            "predictions": self.predictions.cpu().numpy(),
+        }
+        return Outcome(numbers, samples)
 
     def _next_batch(self) -> Tensor:
         """Return the next batch of an endless, always newly shuffled row of training samples."""
@@ -292,17 +190,21 @@ class _Loop:
         self.model.eval()
         (train_score, train_errors), (test_score, test_errors) = map(self._score, (self.train, self.test))
         newest = Evaluation(update, self.seconds, train_score, test_score, train_errors, test_errors)
-        self.history.append(newest)
-        if self.best is None or self._beats(newest, self.best):
+        if not self.history or self._beats(newest, self.best):
             self.best = newest
             self.predictions = self.task.predict(self.model, self.examples)
-        self.writer.add_scalar("train/loss", loss, update)
-        self.writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], update)
-        self.writer.add_scalar("train/score", train_score, update)
-        self.writer.add_scalar("test/score", test_score, update)
-        scores = f"{self.task.score_name}: train {train_score:.3f}, test {test_score:.3f}"
-        self.progress(self.spent(update), scores)
+        self.history.append(newest)
+        self.run.writer.add_scalar("train/loss", loss, update)
+        self.run.writer.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], update)
+        self.run.writer.add_scalar("train/score", train_score, update)
+        self.run.writer.add_scalar("test/score", test_score, update)
         return newest
+
+    def _scores(self) -> str:
+        if not self.history:
+            return ""
+        newest = self.history[-1]
+        return f"{self.task.score_name}: train {newest.train_score:.3f}, test {newest.test_score:.3f}"
 
     def _beats(self, newest: Evaluation, best: Evaluation) -> bool:
         if newest.test_score == best.test_score:
@@ -316,10 +218,3 @@ class _Loop:
             scores.append(self.task.scores(prediction, batch))
             errors.append(self.task.errors(prediction, batch))
         return float(torch.cat(scores).mean()), torch.cat(errors).cpu()
-
-
-def device_name(device: torch.device) -> str:
-    """Return a device as results name it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.layers import CoordConv2d
 from rl_coordconv.tasks.detection.boxes import encode, pairwise_iou
@@ -17,7 +17,6 @@ from rl_coordconv.tasks.detection.digit_images import Digits, load_digits
 from rl_coordconv.tasks.detection.scattered_digits import make_canvases
 from rl_coordconv.tasks.detection.training import DetectionConfig, measure, train_detector
 from rl_coordconv.tasks.experiment import Run
-from rl_coordconv.tasks.progress import StepBar
 
 CPU = torch.device("cpu")
 
@@ -100,12 +99,13 @@ def test_losses_fall_on_a_few_canvases(digits: tuple[Digits, Digits], coordinate
 
 
 @pytest.mark.slow
-def test_a_short_training_finds_digits_and_logs_them(digits: tuple[Digits, Digits], tmp_path: Path) -> None:
+def test_a_short_training_finds_digits_and_logs_them(
+    digits: tuple[Digits, Digits], make_run: Callable[..., Run], tmp_path: Path
+) -> None:
     config = DetectionConfig(train_canvases=1200, test_canvases=100, width=8, epochs=2, batch_size=6, lr=3e-3)
     torch.manual_seed(1)
     untrained = measure(Detector(64, 8, True), make_canvases(digits[1], 100, 64, 5, 9), CPU)[0]
-    with SummaryWriter(str(tmp_path)) as writer, StepBar(config.steps, "test") as bar:
-        outcome = train_detector(config, digits, Run("coordconv", 1, CPU, writer, bar))
+    outcome = train_detector(config, digits, make_run("coordconv"))
     assert outcome.numbers["map50"] is not None
     assert untrained["map50"] is not None
     assert outcome.numbers["map50"] > untrained["map50"] + 0.1

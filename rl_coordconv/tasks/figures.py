@@ -1,0 +1,46 @@
+"""What the figures of all tasks share: measurements with intervals, and how a figure is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from rl_coordconv.runs.folder import atomic_path
+
+
+def draw_measurements(figure: Any, results: dict[str, Any], measurements: Sequence[str]) -> None:
+    """Draw a panel per measurement: a dot per seed, the mean and its 95 % interval; the data's own dashed."""
+    arms = list(results["runs"])
+    panels = figure.subplots(1, len(measurements), squeeze=False)[0]
+    for axes, key in zip(panels, measurements, strict=True):
+        for number, arm in enumerate(arms):
+            values = [run[key] for run in results["runs"][arm].values() if run[key] is not None]
+            axes.plot([number] * len(values), values, ".", color=f"C{number}", alpha=0.5)
+            entry = results["summary"][arm][key]
+            if entry["mean"] is not None:
+                low, high = entry["interval"] or [entry["mean"]] * 2
+                axes.errorbar(
+                    number + 0.15, entry["mean"], [[entry["mean"] - low], [high - entry["mean"]]], fmt="o",
+                    color=f"C{number}", capsize=3,
+                )  # fmt: skip
+        if results.get("data", {}).get(key) is not None:
+            axes.axhline(results["data"][key], ls="--", lw=0.8, color="gray")
+        axes.set_title(key.replace("_", " "), fontsize=9)
+        axes.set_xticks(range(len(arms)), arms, fontsize=7, rotation=20)
+        axes.set_xlim(-0.5, len(arms) - 0.3)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.grid(alpha=0.3, axis="y")
+
+
+def save(figure: Figure, folder: Path) -> None:
+    """Write ``figure.png`` into an experiment's folder."""
+    with atomic_path(folder / "figure.png") as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)

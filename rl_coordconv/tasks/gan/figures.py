@@ -1,0 +1,63 @@
+"""The GAN's figure: samples, latent walks, where the objects stand, and measurements with intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from rl_coordconv.tasks.experiment import Experiment
+from rl_coordconv.tasks.figures import draw_measurements, plt, save
+from rl_coordconv.tasks.gan.coverage import histogram
+from rl_coordconv.tasks.gan.sort_of_clevr import COLOURS
+
+MAPS = ("Reds", "Blues")
+
+
+def draw_gan(experiment: Experiment, results: dict[str, Any]) -> None:
+    """
+    Draw samples, latent walks and where the objects stand, for the data and each arm; measurements below.
+
+    :param experiment: With finished runs
+    :param results: Its ``results.json``
+    """
+    arms = experiment.arms
+    rows = len(arms) + 1
+    figure = plt.figure(figsize=(12, 1.9 * rows + 2.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1.9 * rows, 2.6], squeeze=False)[:, 0]
+    axes = top.subplots(rows, 4, width_ratios=[1.6, 2.2, 1, 1])
+    for row, name in zip(axes, ("data", *arms), strict=True):
+        loaded = [experiment.samples(arms[0] if name == "data" else name, seed) for seed in experiment.seeds]
+        prefix = "data_" if name == "data" else ""
+        show_sheet(row[0], loaded[0][prefix + "images"][:24], 6)
+        if name == "data":
+            row[1].axis("off")
+        else:
+            show_sheet(row[1], loaded[0]["walk"], 10)
+        centres = np.concatenate([samples[prefix + "centres"] for samples in loaded])
+        size = results["options"]["image_size"]
+        for column, (colour, palette) in enumerate(zip(COLOURS, MAPS, strict=True)):
+            show_places(row[2 + column], centres[:, column], size, palette)
+            row[2 + column].set_title(f"{colour} centres" if name == "data" else "", fontsize=9)
+        row[0].set_title(f"{name}: samples", fontsize=9)
+        row[1].set_title("" if name == "data" else f"{name}: latent walks", fontsize=9)
+    draw_measurements(bottom, results, experiment.measurements)
+    save(figure, experiment.folder)
+
+
+def show_sheet(axes: Axes, images: np.ndarray, columns: int) -> None:
+    """Show ``(images, height, width, channels) uint8`` side by side with thin gaps."""
+    gap = ((0, 0), (1, 1), (1, 1), (0, 0))
+    framed = np.pad(images, gap, constant_values=160)
+    sheet = framed.reshape(-1, columns, *framed.shape[1:]).transpose(0, 2, 1, 3, 4)
+    axes.imshow(sheet.reshape(sheet.shape[0] * sheet.shape[1], -1, images.shape[-1]))
+    axes.axis("off")
+
+
+def show_places(axes: Axes, centres: np.ndarray, size: int, palette: str) -> None:
+    """Show how often objects stand in each cell; ``centres`` is ``(images, 2)``, NaN without an object."""
+    counts = histogram(centres[~np.isnan(centres[:, 0])], size)
+    shares = counts / max(counts.sum(), 1)
+    axes.imshow(shares, cmap=palette, vmin=0, vmax=3 / counts.size)
+    axes.set(xticks=[], yticks=[])

@@ -1,0 +1,129 @@
+"""What can be asked of the toy tasks: one experiment per task and split."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from rl_coordconv.errors import UserError, choose
+from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
+from rl_coordconv.tasks.toy.figures import draw_toy
+from rl_coordconv.tasks.toy.models import make_model
+from rl_coordconv.tasks.toy.not_so_clevr import SPLITS, NotSoClevr
+from rl_coordconv.tasks.toy.tasks import TASKS, make_task
+from rl_coordconv.tasks.toy.training import RECIPES, Recipe, Training
+
+ARCHS = ("coordconv", "conv")
+SECONDS_PER_RUN = 60.0
+
+
+@dataclass(kw_only=True)
+class ToyConfig(Experiment):
+    """Train CoordConv and plain networks on the paper's toy coordinate tasks.
+
+    Args:
+        task: classification, rendering, regression, or all (every task, both splits)
+        arch: coordconv, conv (the plain network) or both
+        split: uniform (20 % held out at random) or quadrant (a quarter of the canvas held out); all has both
+        canvas: Side of the canvas in pixels
+        square: Side of the square in pixels
+        seeds: One run per arch each
+        width: Width of the plain transposed convolutions
+        filter: Filter size of the plain transposed convolutions
+        budget: Seconds for all runs together, shared equally (null: 60 a run)
+        device: auto, cpu, cuda or cuda:N
+        name: Folder of the experiments, inside of output
+        output: Folder for curves, results and figures
+    """
+
+    measurements: ClassVar = ("train_score", "test_score", "seconds_to_best", "parameters")
+    ratios: ClassVar = ("seconds_to_best", "parameters")
+    free: ClassVar = (*Experiment.free, "arch")
+
+    task: str = field(kw_only=False)
+    arch: str = "both"
+    split: str = "quadrant"
+    canvas: int = 64
+    square: int = 9
+    width: int = 2
+    filter: int = 3
+    budget: float | None = None
+    name: str = "toy"
+    seeds: list[int] = field(default_factory=lambda: [1])
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return ARCHS if self.arch == "both" else (self.arch,)
+
+    @property
+    def title(self) -> str:
+        score = TASKS[self.task].score_name
+        return f"{self.task}, {self.split} split, {self.canvas} pixels; score: {score}, best evaluation"
+
+    @property
+    def folder(self) -> Path:
+        """Where the experiment lives: ``<output>/<name>/<task>/<split>``."""
+        return super().folder / self.task / self.split
+
+    @property
+    def run_seconds(self) -> float:
+        """Seconds that one run may take."""
+        if self.budget is None:
+            return SECONDS_PER_RUN
+        return self.budget / (len(self.arms) * len(self.seeds))
+
+    def check(self) -> None:
+        """Refuse options that cannot be run, before anything is written."""
+        choose("arch", self.arch, (*ARCHS, "both"))
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise UserError(f"budget is {self.budget}: it must be more than 0 seconds")
+        super().check()
+        NotSoClevr(self.canvas, self.square)
+        for arm in self.arms:
+            self.make_model(arm)
+
+    def make_model(self, arm: str) -> nn.Module:
+        """Return a new network of an arm."""
+        return make_model(self.task, arm, self.split, self.canvas, self.width, self.filter)
+
+    def facts(self) -> dict[str, Any]:
+        return {"score": TASKS[self.task].score_name}
+
+    def train(self, run: Run, recipe: Recipe | None = None) -> Outcome:
+        """
+        Train one run.
+
+        :param run: Arm, seed, device, TensorBoard and progress bar
+        :param recipe: How (default: the one of task and arm)
+        """
+        data = NotSoClevr(self.canvas, self.square)
+        recipe = recipe or RECIPES[self.task, run.arm]
+        model = self.make_model(run.arm).to(run.device)
+        splits = data.split(self.split, run.seed)
+        return Training(make_task(self.task, data), model, recipe, splits, run, self.run_seconds).outcome()
+
+    def draw(self, results: dict[str, Any]) -> None:
+        draw_toy(self, results)
+
+    def run(self) -> list[Path]:
+        """
+        Train what is asked for; ``all`` is an experiment per task and split.
+
+        :return: Their folders
+        """
+        choose("task", self.task, (*TASKS, "all"))
+        choose("split", self.split, SPLITS)
+        if self.task != "all":
+            return super().run()
+        grid = list(itertools.product(TASKS, SPLITS))
+        budget = self.budget and self.budget / len(grid)
+        parts = [dataclasses.replace(self, task=task, split=split, budget=budget) for task, split in grid]
+        for part in parts:
+            part.check()
+        return [folder for part in parts for folder in part.run()]
