@@ -28,9 +28,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rl_coordconv.config import RunConfig, load_config
+from rl_coordconv import machine
+from rl_coordconv.cli import read_yaml
+from rl_coordconv.config import RunConfig, config_from_dict, upgrade
 from rl_coordconv.errors import UserError
 
 README = """# {game} / {arm} / seed {seed}
@@ -140,7 +140,7 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             raise UserError(f"'{self.path}' is not a run folder: it holds no config.yaml")
-        return load_config(self.config_file, **overrides)
+        return config_from_dict({**upgrade(read_yaml(self.config_file)), **overrides}, str(self.config_file))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -163,7 +163,4 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-    found["cpu"] = f"{platform.machine()}, {os.cpu_count()} cores"
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+    return found | machine.describe()
