@@ -341,8 +341,8 @@ def test_closing_twice_and_with_a_step_under_way_is_harmless(make: Maker) -> Non
 
 def test_processes_of_their_own_change_nothing_but_the_speed() -> None:
     """``subproc`` is tested here only: starting processes takes seconds."""
-    dummy = make_atari_vec_env("Breakout", 2, "gymnasium", seed=9)
-    subproc = make_atari_vec_env("Breakout", 2, "gymnasium", seed=9, vec_env="subproc")
+    dummy = make_atari_vec_env("Breakout", 2, backend="gymnasium", seed=9)
+    subproc = make_atari_vec_env("Breakout", 2, backend="gymnasium", seed=9, vec_env="subproc")
     one, other = play(dummy, 250), play(subproc, 250)
     assert_same(one, other)
     assert other.rewards[0].dtype == np.float32
