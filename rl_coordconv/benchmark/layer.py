@@ -72,7 +72,7 @@ def run_network(network: nn.Module, images: torch.Tensor, mode: str) -> int:
 
 
 LAYER = Benchmark(
-    title="SB3's NatureCNN, without and with coordinates in the first layer",
+    title="SB3's NatureCNN, without and with coordinates",
     peers={
         "cnn": layer_peer(NatureCNN, observation_space=SPACE),
         "coordconv": layer_peer(CoordConvNatureCNN, observation_space=SPACE),
