@@ -1,7 +1,14 @@
-"""CoordConv for reinforcement learning with Stable-Baselines3."""
+"""
+CoordConv for reinforcement learning with Stable-Baselines3.
+
+Layers and extractors are there at once; what needs emulators or more is loaded when it is first asked for, so
+that plugging an extractor into own SB3 code costs no more than SB3.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rl_coordconv.coordinates import add_coordinates
-from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import (
     EXTRACTORS,
@@ -15,10 +22,25 @@ from rl_coordconv.extractors import (
 )
 from rl_coordconv.layers import AddCoords, CoordConv2d, CoordConvTranspose2d, positional_bias
 
+if TYPE_CHECKING:
+    from rl_coordconv.algorithms import load_agent
+    from rl_coordconv.algorithms.a2c import A2C
+    from rl_coordconv.algorithms.ppo import PPO
+    from rl_coordconv.envs import make_atari_vec_env
+
 __version__ = "0.1.0"
 
+_LATER = {
+    "A2C": "rl_coordconv.algorithms.a2c",
+    "PPO": "rl_coordconv.algorithms.ppo",
+    "load_agent": "rl_coordconv.algorithms",
+    "make_atari_vec_env": "rl_coordconv.envs",
+}
+
 __all__ = [
+    "A2C",
     "EXTRACTORS",
+    "PPO",
     "AddCoords",
     "CoordConv2d",
     "CoordConvCombinedExtractor",
@@ -30,7 +52,19 @@ __all__ = [
     "Extractor",
     "UserError",
     "add_coordinates",
+    "load_agent",
     "make_atari_vec_env",
     "policy_kwargs",
     "positional_bias",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name that is not needed by layers and extractors."""
+    if name not in _LATER:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

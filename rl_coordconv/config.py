@@ -7,6 +7,7 @@ Defaults are RL Zoo's tuned Atari hyperparameters (``hyperparams/ppo.yml`` and `
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import yaml
 from gymnasium import spaces
 
 from rl_coordconv.cli import OneLineParser, read_yaml
-from rl_coordconv.envs import BACKENDS, canonical_game
+from rl_coordconv.envs import BACKENDS, HALVING, MAX_FRAMES, canonical_game
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import Pool, policy_kwargs
@@ -111,6 +112,8 @@ class RunConfig:
         total_timesteps: Steps to train for, over all environments together (frames = 4 x steps)
         n_envs: Environments stepped in parallel
         backend: Environment implementation
+        max_frames: Emulator frames after which a game is cut off, in training and evaluation
+        num_threads: Emulator threads of a C++ backend (0: OMP_NUM_THREADS if it is set, else one per core)
         device: auto, cpu, cuda or cuda:N
         output: Folder that holds all experiments
         eval_freq: Steps between two evaluations (0: none until the end)
@@ -123,7 +126,7 @@ class RunConfig:
         compile: Compile the features extractor (on CUDA as CUDA graphs)
         channels_last: Convolve in the channels_last memory format
         buffer: Where rollouts are kept: on the training device, each frame once, or as SB3 does on the host
-        overlap: Let half of the environments play while the network acts for the others (null: on CUDA)
+        halves: Let half of the environments play while the network acts for the others (null: on CUDA)
         strict: Stop, not warn, where precision or compile cannot be had
         ppo: Hyperparameters used when algo is ppo
         a2c: Hyperparameters used when algo is a2c
@@ -146,6 +149,8 @@ class RunConfig:
     total_timesteps: int = 10_000_000
     n_envs: int = 8
     backend: str = "native"
+    max_frames: int = MAX_FRAMES
+    num_threads: int = 0
     device: str = "auto"
     output: str = "runs"
     eval_freq: int = 250_000
@@ -157,7 +162,7 @@ class RunConfig:
     compile: bool = False
     channels_last: bool = True
     buffer: Literal["device", "host"] = "device"
-    overlap: bool | None = None
+    halves: bool | None = None
     strict: bool = False
     ppo: PPOConfig = field(default_factory=PPOConfig)
     a2c: A2CConfig = field(default_factory=A2CConfig)
@@ -181,9 +186,9 @@ class RunConfig:
                 f"ppo.batch_size {self.ppo.batch_size} does not divide a rollout of n_envs {self.n_envs} x "
                 f"ppo.n_steps {self.ppo.n_steps} = {self.n_envs * self.ppo.n_steps} steps"
             )
-        if self.overlap and (self.backend == "gymnasium" or self.buffer == "host"):
+        if self.halves and not self.can_halve:
             raise UserError(
-                f"overlap needs backend native or envpool and buffer device, not {self.backend} and "
+                f"halves needs backend {' or '.join(HALVING)} and buffer device, not {self.backend} and "
                 f"{self.buffer}"
             )
         check_device(self.device)
@@ -216,6 +221,17 @@ class RunConfig:
         }
 
     @property
+    def can_halve(self) -> bool:
+        """Whether half of the environments can play while the network acts for the others."""
+        return self.backend in HALVING and self.buffer == "device"
+
+    @property
+    def game_options(self) -> dict[str, Any]:
+        """What training and evaluation alike tell ``make_atari_vec_env`` about a game."""
+        share = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 0
+        return {"max_frames": self.max_frames, "num_threads": self.num_threads or share}
+
+    @property
     def hyperparameters(self) -> PPOConfig | A2CConfig:
         """The section of the algorithm in use."""
         return self.ppo if self.algo == "ppo" else self.a2c
@@ -232,7 +248,7 @@ class RunConfig:
 
 
 EXTRACTOR_OPTIONS = ("features_dim", "coord_layers", "with_r", "coord_init", "coord_scale", "pool", "width")
-MAY_BE_ZERO = {"seed", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
+MAY_BE_ZERO = {"seed", "num_threads", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
 AT_MOST_ONE = {"gamma", "gae_lambda"}
 
 
@@ -338,12 +354,10 @@ def upgrade(values: dict[str, Any]) -> dict[str, Any]:
     """
     if "coord_init" in values:
         return values
-    values = dict(values)
+    values = {"halves" if name == "overlap" else name: value for name, value in values.items()}
     if values.get("extractor", "").startswith("coordconv"):
-        values |= {"coord_init": "concat", "coord_scale": 1.0}
-    else:
-        del values["coord_layers"], values["with_r"]
-    return values
+        return {**values, "coord_init": "concat", "coord_scale": 1.0}
+    return {name: value for name, value in values.items() if name not in ("coord_layers", "with_r")}
 
 
 def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:

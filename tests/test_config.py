@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from rl_coordconv.config import RunConfig, load_config, parse_config
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import RunFolder
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -42,6 +44,20 @@ def test_resolved_yaml_reads_back_as_the_same_config(tmp_path):
     assert load_config(tmp_path / "config.yaml") == config
 
 
+def test_a_run_of_version_0_1_loads_under_todays_names():
+    config = RunFolder(Path(__file__).parent / "data" / "v1" / "ppo_run").load_config()
+    assert config.halves is None
+    assert config.max_frames == 108_000
+
+
+def test_emulators_keep_to_the_threads_that_openmp_is_given(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert RunConfig("Pong").game_options["num_threads"] == 0, "one per core"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert RunConfig("Pong").game_options["num_threads"] == torch.get_num_threads()
+    assert RunConfig("Pong", num_threads=3).game_options["num_threads"] == 3
+
+
 def test_print_config_prints_yaml(script, capsys):
     assert script("train", "--config", CONFIGS / "a2c_atari.yaml", "--print_config") == 0
     assert "rms_prop_eps: 1.0e-05" in capsys.readouterr().out
@@ -56,9 +72,9 @@ BAD = {
     "unknown group option": (["--game", "pong", "--ppo.nsteps", "3"], "did you mean 'ppo.n_steps'?"),
     "no game": ([], "required: game"),
     "unknown extractor": (["--game", "pong", "--extractor", "cordconv"], "did you mean 'coordconv'?"),
-    "overlap without halves": (
-        ["--game", "pong", "--overlap", "true", "--backend", "gymnasium"],
-        "overlap needs backend native or envpool",
+    "halves without a backend that has them": (
+        ["--game", "pong", "--halves", "true", "--backend", "gymnasium"],
+        "halves needs backend native or envpool",
     ),
     "unknown backend": (["--game", "pong", "--backend", "nativ"], "did you mean 'native'?"),
     "unknown algorithm": (["--game", "pong", "--algo", "pppo"], "one of ppo, a2c (did you mean 'ppo'?)"),

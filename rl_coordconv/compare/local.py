@@ -12,6 +12,7 @@ from queue import SimpleQueue
 import torch
 
 from rl_coordconv.compare.jobs import Job, JobResult, run_job
+from rl_coordconv.machine import available_cores
 
 # A Nature-CNN run with its CUDA context stays below this; PyTorch takes memory only as it needs it.
 GPU_BYTES_PER_RUN = 3 * 2**30
@@ -24,7 +25,7 @@ def default_slots(n_jobs: int) -> int:
 
     :param n_jobs: How many there are to do
     """
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     if not torch.cuda.is_available():
         return max(1, min(n_jobs, cores))
     free = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(torch.cuda.device_count())]
@@ -33,13 +34,13 @@ def default_slots(n_jobs: int) -> int:
 
 def slot_environment(slot: int, slots: int, device: str) -> dict[str, str]:
     """
-    Return the variables that give a slot its share of the machine.
+    Return the variables that give a slot its share of the machine; emulators take OpenMP's number too.
 
     :param slot: Its number, from 0
     :param slots: How many there are
     :param device: The run's device; ``cuda:1`` means that GPU, whatever the slot
     """
-    threads = max(1, (os.cpu_count() or 1) // slots)
+    threads = max(1, available_cores() // slots)
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     gpus = torch.cuda.device_count()
     if gpus > 1 and device in ("auto", "cuda"):

@@ -38,7 +38,7 @@ KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms", "score
 SCORES = ("eval", "train")
 SET_BY_MATRIX = ("game", "seed", "arm", "name", "output")
 # Options that may change between two starts of a comparison: they do not change what is learned.
-MAY_DIFFER = ("output", "device", "checkpoint_freq", "keep_checkpoints")
+MAY_DIFFER = ("output", "device", "num_threads", "checkpoint_freq", "keep_checkpoints")
 
 
 @dataclass(frozen=True)

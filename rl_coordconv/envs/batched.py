@@ -19,7 +19,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
+from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE, GameOptions
 
 
 class Batch(NamedTuple):
@@ -48,16 +48,15 @@ class BatchedAtariVecEnv(VecEnv):
 
     :param n_envs: Number of environments
     :param n_actions: Number of actions of the game
-    :param clip_reward: Return the sign of the reward
-    :param terminal_on_life_loss: Report a lost life as the end of an episode; the game goes on
+    :param options: How the game is played; used here are ``clip_reward`` and ``terminal_on_life_loss``
     """
 
     render_mode = "rgb_array"  # VecEnv's constructor reads it through get_attr
 
-    def __init__(self, n_envs: int, n_actions: int, clip_reward: bool, terminal_on_life_loss: bool) -> None:
+    def __init__(self, n_envs: int, n_actions: int, options: GameOptions) -> None:
         shape = (N_STACK, SCREEN_SIZE, SCREEN_SIZE)
-        self.clip_reward = clip_reward
-        self.terminal_on_life_loss = terminal_on_life_loss
+        self.clip_reward = options.clip_reward
+        self.terminal_on_life_loss = options.terminal_on_life_loss
         self._waiting = False
         self._owed = False  # whether the emulators may still owe an answer; after Ctrl-C, nobody knows
         self._closed = False

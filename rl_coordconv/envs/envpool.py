@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from rl_coordconv.envs.batched import Batch, BatchedAtariVecEnv
-from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE
-from rl_coordconv.envs.games import canonical_game
+from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE, GameOptions
 from rl_coordconv.errors import UserError
 
 
@@ -21,58 +20,42 @@ class EnvPoolAtariVecEnv(BatchedAtariVecEnv):
     EnvPool starts a new game in the step after the end of the last one, and cannot be seeded again. So
     ended games are reset at once here, and a seed builds a new pool.
 
-    :param game: Name of the game
+    :param game: Canonical name of the game
     :param n_envs: Number of environments
-    :param clip_reward: Return the sign of the reward
-    :param terminal_on_life_loss: Report a lost life as the end of an episode; the game goes on
-    :param noop_max: A game starts with fewer than this many frames without action; EnvPool takes 0 for 1
-    :param repeat_action_probability: Probability, each frame, that the last action is repeated
-    :param max_frames: Emulator frames after which a game is cut off, counted in whole steps
-    :param num_threads: Threads of the emulators; 0 for one per core
+    :param options: How it is played; a game starts with fewer than ``noop_max`` frames without action (0 is
+        taken for 1) and ends after ``max_frames`` counted in whole steps
     :raises UserError: EnvPool is not installed, or does not have the game
     """
 
-    def __init__(
-        self,
-        game: str,
-        n_envs: int,
-        *,
-        clip_reward: bool,
-        terminal_on_life_loss: bool,
-        noop_max: int,
-        repeat_action_probability: float,
-        max_frames: int,
-        num_threads: int,
-    ) -> None:
+    def __init__(self, game: str, n_envs: int, options: GameOptions) -> None:
         try:
             import envpool
         except ImportError as error:
             raise UserError(
                 "backend 'envpool' needs the package envpool: pip install 'rl-coordconv[envpool]'"
             ) from error
-        name = canonical_game(game)
         tasks = {task.lower(): task for task in envpool.list_all_envs()}
-        if f"{name.lower()}-v5" not in tasks:
-            raise UserError(f"EnvPool has no game '{name}': use backend native or gymnasium")
-        self._task = tasks[f"{name.lower()}-v5"]
+        if f"{game.lower()}-v5" not in tasks:
+            raise UserError(f"EnvPool has no game '{game}': use backend native or gymnasium")
+        self._task = tasks[f"{game.lower()}-v5"]
         self._make = envpool.make  # render_mode needs EnvPool 1.2
         self._pool_options: dict[str, Any] = {
             "num_envs": n_envs,
-            "num_threads": num_threads,
-            "max_episode_steps": -(-max_frames // FRAME_SKIP),
+            "num_threads": options.num_threads,
+            "max_episode_steps": -(-options.max_frames // FRAME_SKIP),
             "img_height": SCREEN_SIZE,
             "img_width": SCREEN_SIZE,
             "stack_num": N_STACK,
             "frame_skip": FRAME_SKIP,
-            "noop_max": max(noop_max, 1),
-            "repeat_action_probability": repeat_action_probability,
+            "noop_max": max(options.noop_max, 1),
+            "repeat_action_probability": options.repeat_action_probability,
             "episodic_life": False,
             "reward_clip": False,
             "use_fire_reset": True,
             "render_mode": "rgb_array",
         }
         self._pool = self._make_pool(seed=0)
-        super().__init__(n_envs, int(self._pool.action_space.n), clip_reward, terminal_on_life_loss)
+        super().__init__(n_envs, int(self._pool.action_space.n), options)
 
     def _make_pool(self, seed: int) -> Any:
         """Return a pool whose environment ``i`` is seeded with ``seed + i``."""

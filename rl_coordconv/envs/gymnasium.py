@@ -18,12 +18,8 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE
-from rl_coordconv.envs.games import canonical_game
+from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE, GameOptions
 from rl_coordconv.envs.state import capture_emulator, capture_layer, restore_emulator, restore_layer
-
-VEC_ENVS = ("dummy", "subproc")
-"""Names of the ways to run the environments: one after the other in this process, or a process each."""
 
 
 class WholeGames(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
@@ -83,51 +79,35 @@ class WholeGames(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
         self._steps, self._games = state["steps"], len(self._monitor.get_episode_lengths())
 
 
-def make_wrapped_vec_env(
-    game: str,
-    n_envs: int,
-    *,
-    clip_reward: bool,
-    terminal_on_life_loss: bool,
-    noop_max: int,
-    repeat_action_probability: float,
-    max_frames: int,
-    vec_env: str,
-) -> VecEnv:
+def make_wrapped_vec_env(game: str, n_envs: int, options: GameOptions) -> VecEnv:
     """
     Return SB3's Atari stack with frames stacked and channels first.
 
-    :param game: Name of the game
+    :param game: Canonical name of the game
     :param n_envs: Number of environments
-    :param clip_reward: Return the sign of the reward
-    :param terminal_on_life_loss: Report a lost life as the end of an episode; the game goes on
-    :param noop_max: A game starts with at most this many frames without action
-    :param repeat_action_probability: Probability, each frame, that the last action is repeated
-    :param max_frames: Emulator frames after which a game is cut off
-    :param vec_env: ``dummy`` or ``subproc``
+    :param options: How it is played; ``num_threads`` has no meaning here
     """
-    name = canonical_game(game)
 
     def make() -> gym.Env:
         gym.register_envs(ale_py)  # a subprocess begins without it
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for every environment
         env: gym.Env = gym.make(
-            f"ALE/{name}-v5",
+            f"ALE/{game}-v5",
             frameskip=1,  # AtariWrapper skips
-            repeat_action_probability=repeat_action_probability,
-            max_num_frames_per_episode=max_frames,
+            repeat_action_probability=options.repeat_action_probability,
+            max_num_frames_per_episode=options.max_frames,
             render_mode="rgb_array",
         )
         env = AtariWrapper(
             Monitor(env),
-            noop_max=noop_max,
+            noop_max=options.noop_max,
             frame_skip=FRAME_SKIP,
             screen_size=SCREEN_SIZE,
-            terminal_on_life_loss=terminal_on_life_loss,
-            clip_reward=clip_reward,
+            terminal_on_life_loss=options.terminal_on_life_loss,
+            clip_reward=options.clip_reward,
         )
         return WholeGames(env)
 
     makers: list[Callable[[], gym.Env]] = [make for _ in range(n_envs)]
-    venv: VecEnv = SubprocVecEnv(makers) if vec_env == "subproc" else DummyVecEnv(makers)
+    venv: VecEnv = SubprocVecEnv(makers) if options.vec_env == "subproc" else DummyVecEnv(makers)
     return VecTransposeImage(VecFrameStack(venv, N_STACK, channels_order="last"))

@@ -11,7 +11,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from rl_coordconv.envs.batched import BatchedAtariVecEnv, checked_actions
+from rl_coordconv.envs.batched import checked_actions
 
 
 class HalvedAtariVecEnv(VecEnv):
@@ -25,7 +25,7 @@ class HalvedAtariVecEnv(VecEnv):
 
     render_mode = "rgb_array"  # VecEnv's constructor reads it through get_attr
 
-    def __init__(self, halves: Sequence[BatchedAtariVecEnv]) -> None:
+    def __init__(self, halves: Sequence[VecEnv]) -> None:
         self.halves = tuple(halves)
         ends = itertools.accumulate((half.num_envs for half in halves), initial=0)
         self.slices = tuple(itertools.starmap(slice, itertools.pairwise(ends)))

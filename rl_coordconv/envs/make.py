@@ -25,30 +25,38 @@ They differ in:
 
 from __future__ import annotations
 
-import math
-from numbers import Integral
-from typing import Any
+from collections.abc import Callable
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from rl_coordconv.envs.contract import MAX_FRAMES
+from rl_coordconv.envs.batched import BatchedAtariVecEnv
+from rl_coordconv.envs.contract import MAX_FRAMES, GameOptions, check_integer
 from rl_coordconv.envs.envpool import EnvPoolAtariVecEnv
 from rl_coordconv.envs.games import canonical_game
-from rl_coordconv.envs.gymnasium import VEC_ENVS, make_wrapped_vec_env
+from rl_coordconv.envs.gymnasium import make_wrapped_vec_env
 from rl_coordconv.envs.halves import HalvedAtariVecEnv
 from rl_coordconv.envs.native import NativeAtariVecEnv
 from rl_coordconv.errors import UserError, choose
 
-BACKENDS = ("native", "gymnasium", "envpool")
-"""Names of the backends; the first is the default."""
+BACKENDS: dict[str, Callable[[str, int, GameOptions], VecEnv]] = {
+    "native": NativeAtariVecEnv,
+    "gymnasium": make_wrapped_vec_env,
+    "envpool": EnvPoolAtariVecEnv,
+}
+"""Every backend by its name, the default first; each takes a canonical game, ``n_envs`` and options."""
+
+HALVING = tuple(
+    name for name, kind in BACKENDS.items() if isinstance(kind, type) and issubclass(kind, BatchedAtariVecEnv)
+)
+"""Backends that can play in halves: those that step all their emulators at once."""
 
 
 def make_atari_vec_env(
     game: str,
     n_envs: int = 8,
+    *,
     backend: str = "native",
     seed: int | None = 0,
-    *,
     clip_reward: bool = True,
     terminal_on_life_loss: bool = True,
     noop_max: int = 30,
@@ -72,42 +80,27 @@ def make_atari_vec_env(
     :param max_frames: Emulator frames after which a game is cut off
     :param num_threads: Emulator threads of ``native`` and ``envpool``, of each half; 0 for one per core
     :param vec_env: ``dummy`` or ``subproc``: how ``gymnasium`` runs its environments
-    :param halves: Let ``native`` and ``envpool`` step their environments as two halves that take turns
+    :param halves: Step the environments of ``native`` or ``envpool`` as two halves that take turns
     :raises UserError: A value is not allowed, or a package is missing; nothing has been created then
     """
-    choose("backend", backend, BACKENDS)
-    choose("vec_env", vec_env, VEC_ENVS)
+    kind = BACKENDS[choose("backend", backend, BACKENDS)]
     game = canonical_game(game)
-    _check_integer("n_envs", n_envs, 1)
-    _check_integer("noop_max", noop_max, 0)
-    _check_integer("max_frames", max_frames, 1)
-    _check_integer("num_threads", num_threads, 0)
+    check_integer("n_envs", n_envs, 1)
     if seed is not None:
-        _check_integer("seed", seed, 0)
-    p = repeat_action_probability
-    if isinstance(p, bool) or not isinstance(p, (int, float)) or math.isnan(p) or not 0.0 <= p <= 1.0:
-        raise UserError(f"repeat_action_probability must be a number from 0 to 1, got {p!r}")
-
-    options: dict[str, Any] = {
-        "clip_reward": clip_reward,
-        "terminal_on_life_loss": terminal_on_life_loss,
-        "noop_max": noop_max,
-        "repeat_action_probability": repeat_action_probability,
-        "max_frames": max_frames,
-    }
-    env: VecEnv
-    if backend == "gymnasium":
-        env = make_wrapped_vec_env(game, n_envs, vec_env=vec_env, **options)
-    else:
-        kind = NativeAtariVecEnv if backend == "native" else EnvPoolAtariVecEnv
-        sizes = [n_envs - n_envs // 2, n_envs // 2] if halves and n_envs > 1 else [n_envs]
-        groups = [kind(game, size, num_threads=num_threads, **options) for size in sizes]
-        env = HalvedAtariVecEnv(groups) if len(groups) > 1 else groups[0]
+        check_integer("seed", seed, 0)
+    if halves and backend not in HALVING:
+        raise UserError(f"halves needs backend {' or '.join(HALVING)}, not {backend}")
+    options = GameOptions(
+        clip_reward=clip_reward,
+        terminal_on_life_loss=terminal_on_life_loss,
+        noop_max=noop_max,
+        repeat_action_probability=repeat_action_probability,
+        max_frames=max_frames,
+        num_threads=num_threads,
+        vec_env=vec_env,
+    )
+    sizes = [n_envs - n_envs // 2, n_envs // 2] if halves and n_envs > 1 else [n_envs]
+    groups = [kind(game, size, options) for size in sizes]
+    env = HalvedAtariVecEnv(groups) if len(groups) > 1 else groups[0]
     env.seed(seed)
     return env
-
-
-def _check_integer(name: str, value: object, at_least: int) -> None:
-    """Raise a :class:`UserError` unless ``value`` is an integer of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise UserError(f"{name} must be an integer of at least {at_least}, got {value!r}")

@@ -9,7 +9,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
 from rl_coordconv.envs.batched import Batch, BatchedAtariVecEnv
-from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE
+from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE, GameOptions
 from rl_coordconv.envs.games import rom_name
 
 
@@ -22,44 +22,28 @@ class NativeAtariVecEnv(BatchedAtariVecEnv):
 
     :param game: Name of the game
     :param n_envs: Number of environments
-    :param clip_reward: Return the sign of the reward
-    :param terminal_on_life_loss: Report a lost life as the end of an episode; the game goes on
-    :param noop_max: A game starts with fewer than this many frames without action
-    :param repeat_action_probability: Probability, each frame, that the last action is repeated
-    :param max_frames: Emulator frames after which a game is cut off
-    :param num_threads: Threads of the emulators; 0 for one per core
+    :param options: How it is played; a game starts with fewer than ``noop_max`` frames without action
     """
 
-    def __init__(
-        self,
-        game: str,
-        n_envs: int,
-        *,
-        clip_reward: bool,
-        terminal_on_life_loss: bool,
-        noop_max: int,
-        repeat_action_probability: float,
-        max_frames: int,
-        num_threads: int,
-    ) -> None:
+    def __init__(self, game: str, n_envs: int, options: GameOptions) -> None:
         self._make_emulators = partial(
             AtariVectorEnv,
             rom_name(game),
             n_envs,
-            num_threads=num_threads,
-            max_num_frames_per_episode=max_frames,
-            repeat_action_probability=repeat_action_probability,
+            num_threads=options.num_threads,
+            max_num_frames_per_episode=options.max_frames,
+            repeat_action_probability=options.repeat_action_probability,
             autoreset_mode=AutoresetMode.SAME_STEP,
             img_height=SCREEN_SIZE,
             img_width=SCREEN_SIZE,
             stack_num=N_STACK,
             frameskip=FRAME_SKIP,
-            noop_max=noop_max,
+            noop_max=options.noop_max,
             reward_clipping=False,
         )
         self._emulators = self._make_emulators()
         n_actions = len(self._emulators.ale.get_action_set())
-        super().__init__(n_envs, n_actions, clip_reward, terminal_on_life_loss)
+        super().__init__(n_envs, n_actions, options)
 
     def _start(self, seeds: list[int] | None) -> tuple[np.ndarray, np.ndarray]:
         # The emulator takes 31 bits, and reads a negative seed as "none".

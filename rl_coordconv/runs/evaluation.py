@@ -35,10 +35,11 @@ def make_eval_env(config: RunConfig, n_envs: int, backend: str | None = None) ->
     return make_atari_vec_env(
         config.game,
         n_envs,
-        backend or config.backend,
-        config.seed + EVAL_SEED,
+        backend=backend or config.backend,
+        seed=config.seed + EVAL_SEED,
         clip_reward=False,
         terminal_on_life_loss=False,
+        **config.game_options,
     )
 
 

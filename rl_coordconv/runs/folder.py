@@ -36,8 +36,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
+from rl_coordconv import machine
 from rl_coordconv.cli import read_yaml
 from rl_coordconv.config import RunConfig, config_from_dict, upgrade
 from rl_coordconv.errors import UserError
@@ -290,7 +290,4 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-    found["cpu"] = f"{platform.machine()}, {os.cpu_count()} cores"
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+    return found | machine.describe()

@@ -85,10 +85,17 @@ def training_env(config: RunConfig) -> Iterator[VecEnv]:
 
 def make_training_env(config: RunConfig) -> VecEnv:
     """Return the environments of :func:`training_env`."""
-    overlap = config.overlap
-    if overlap is None:
-        overlap = get_device(config.device).type == "cuda" and config.buffer == "device"
-    return make_atari_vec_env(config.game, config.n_envs, config.backend, config.seed, halves=overlap)
+    halves = config.halves
+    if halves is None:
+        halves = get_device(config.device).type == "cuda" and config.can_halve
+    return make_atari_vec_env(
+        config.game,
+        config.n_envs,
+        backend=config.backend,
+        seed=config.seed,
+        halves=halves,
+        **config.game_options,
+    )
 
 
 def learn(

@@ -128,7 +128,7 @@ def write(folder: Path, steps: int) -> Path:
 
 
 def test_slots_share_the_cores(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     environments = [slot_environment(slot, 3, "auto") for slot in range(3)]

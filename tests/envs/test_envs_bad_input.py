@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl_coordconv.envs import BACKENDS, make, make_atari_vec_env
+from rl_coordconv.envs import BACKENDS, make_atari_vec_env
 from rl_coordconv.errors import UserError
 
 
@@ -17,8 +17,8 @@ def nothing_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a backend was created")
 
-    for name in ("NativeAtariVecEnv", "make_wrapped_vec_env", "EnvPoolAtariVecEnv"):
-        monkeypatch.setattr(make, name, reached)
+    for name in BACKENDS:
+        monkeypatch.setitem(BACKENDS, name, reached)
 
 
 @pytest.mark.usefixtures("nothing_is_created")
@@ -54,6 +54,17 @@ def test_unknown_backend_names_the_allowed_and_the_nearest() -> None:
         UserError, match=r"unknown backend 'gymnasiun': use one of native, gymnasium, envpool.*'gymnasium'"
     ):
         make_atari_vec_env("Breakout", backend="gymnasiun")
+
+
+def test_what_follows_the_number_of_environments_has_to_be_named() -> None:
+    with pytest.raises(TypeError, match="positional arguments"):
+        make_atari_vec_env("Breakout", 8, 1)  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("nothing_is_created")
+def test_halves_are_refused_by_a_backend_that_steps_games_one_by_one() -> None:
+    with pytest.raises(UserError, match="halves needs backend native or envpool, not gymnasium"):
+        make_atari_vec_env("Breakout", backend="gymnasium", halves=True)
 
 
 def test_missing_envpool_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

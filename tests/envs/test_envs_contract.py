@@ -15,9 +15,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from rl_coordconv.envs import BACKENDS, make_atari_vec_env
+from rl_coordconv.config import RunConfig
+from rl_coordconv.envs import BACKENDS, HALVING, make_atari_vec_env
 from rl_coordconv.envs.batched import BatchedAtariVecEnv
 from rl_coordconv.envs.halves import HalvedAtariVecEnv
+from rl_coordconv.errors import UserError
+from rl_coordconv.machine import available_cores
 
 
 class Maker:
@@ -31,7 +34,7 @@ class Maker:
             pytest.importorskip("envpool")
 
     def __call__(self, game: str = "Breakout", n_envs: int = 2, **options: Any) -> VecEnv:
-        env = make_atari_vec_env(game, n_envs, self.backend, halves=self.halves, **options)
+        env = make_atari_vec_env(game, n_envs, backend=self.backend, halves=self.halves, **options)
         self.envs.append(env)
         return env
 
@@ -338,8 +341,8 @@ def test_closing_twice_and_with_a_step_under_way_is_harmless(make: Maker) -> Non
 
 def test_processes_of_their_own_change_nothing_but_the_speed() -> None:
     """``subproc`` is tested here only: starting processes takes seconds."""
-    dummy = make_atari_vec_env("Breakout", 2, "gymnasium", seed=9)
-    subproc = make_atari_vec_env("Breakout", 2, "gymnasium", seed=9, vec_env="subproc")
+    dummy = make_atari_vec_env("Breakout", 2, backend="gymnasium", seed=9)
+    subproc = make_atari_vec_env("Breakout", 2, backend="gymnasium", seed=9, vec_env="subproc")
     one, other = play(dummy, 250), play(subproc, 250)
     assert_same(one, other)
     assert other.rewards[0].dtype == np.float32
@@ -354,25 +357,31 @@ def test_processes_of_their_own_change_nothing_but_the_speed() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
-@pytest.mark.parametrize("backend", ["native", "envpool"])
-def test_closing_ends_the_emulators_threads(backend: str) -> None:
+@pytest.mark.skipif(available_cores() < 2, reason="ale_py starts no more threads than there are cores")
+@pytest.mark.parametrize("backend", HALVING)
+def test_emulators_have_as_many_threads_as_told_until_they_are_closed(backend: str) -> None:
     if backend == "envpool":
         pytest.importorskip("envpool")
-    before = len(os.listdir("/proc/self/task"))
-    env = make_atari_vec_env("Breakout", 4, backend, num_threads=2)
-    env.reset()
-    assert len(os.listdir("/proc/self/task")) > before
-    env.close()
-    assert len(os.listdir("/proc/self/task")) <= before
+
+    def threads_of(num_threads: int) -> int:
+        before = len(os.listdir("/proc/self/task"))
+        env = make_atari_vec_env("Breakout", 4, backend=backend, num_threads=num_threads)
+        env.reset()
+        started = len(os.listdir("/proc/self/task")) - before
+        env.close()
+        assert len(os.listdir("/proc/self/task")) <= before
+        return started
+
+    assert threads_of(2) - threads_of(1) == 1
 
 
 @pytest.mark.parametrize("halves", [False, True])
-@pytest.mark.parametrize("backend", ["native", "envpool"])
+@pytest.mark.parametrize("backend", HALVING)
 def test_impossible_actions_are_refused_before_they_reach_the_emulator(backend: str, halves: bool) -> None:
     """An exception in ale_py's threads would leave the next step waiting for ever."""
     if backend == "envpool":
         pytest.importorskip("envpool")
-    env = make_atari_vec_env("Breakout", 2, backend, halves=halves)
+    env = make_atari_vec_env("Breakout", 2, backend=backend, halves=halves)
     env.reset()
     for actions in ([4, 0], [0, -1], [0], [0, 0, 0]):
         with pytest.raises(ValueError, match="actions must be 2 integers from 0 to 3"):
@@ -381,12 +390,12 @@ def test_impossible_actions_are_refused_before_they_reach_the_emulator(backend: 
     env.close()
 
 
-@pytest.mark.parametrize("backend", ["native", "envpool"])
+@pytest.mark.parametrize("backend", HALVING)
 def test_halves_play_the_games_that_the_undivided_environments_play(backend: str) -> None:
     if backend == "envpool":
         pytest.importorskip("envpool")
     whole, halved = (
-        make_atari_vec_env("Breakout", 3, backend, seed=7, halves=halves) for halves in (False, True)
+        make_atari_vec_env("Breakout", 3, backend=backend, seed=7, halves=halves) for halves in (False, True)
     )
     assert isinstance(halved, HalvedAtariVecEnv)
     assert [half.num_envs for half in halved.halves] == [2, 1]
@@ -398,3 +407,13 @@ def test_halves_play_the_games_that_the_undivided_environments_play(backend: str
             assert {**a.get("episode", {}), "t": 0} == {**b.get("episode", {}), "t": 0}
     whole.close()
     halved.close()
+
+
+def test_a_backend_added_to_the_table_is_offered_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKENDS, "mine", BACKENDS["native"])
+    env = make_atari_vec_env("Breakout", 1, backend="mine")
+    assert env.reset().shape == (1, 4, 84, 84)  # type: ignore[union-attr]
+    env.close()
+    assert RunConfig("Breakout", backend="mine").validate().backend == "mine"
+    with pytest.raises(UserError, match="use one of native, gymnasium, envpool, mine"):
+        make_atari_vec_env("Breakout", backend="my")

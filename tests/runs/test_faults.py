@@ -87,7 +87,9 @@ def test_dead_environment_process_is_one_line(script, run, capsys, monkeypatch):
     from rl_coordconv.runs import train as module
 
     def make_env(config):
-        return make_atari_vec_env(config.game, config.n_envs, "gymnasium", config.seed, vec_env="subproc")
+        return make_atari_vec_env(
+            config.game, config.n_envs, backend="gymnasium", seed=config.seed, vec_env="subproc"
+        )
 
     class Killer(module.FiniteLoss):
         def _on_rollout_start(self) -> None:

@@ -10,36 +10,47 @@ from pathlib import Path
 
 import pytest
 
+from rl_coordconv.benchmark.pages import machine_name
+from rl_coordconv.runs.folder import versions
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
 
 
 @pytest.mark.slow
 def test_env_benchmark(tmp_path: Path) -> None:
-    peers = ["native", "SB3 SubprocVecEnv"]
-    args = ["env", "--rounds", "2", "--n-envs", "2", "3", "--peers", json.dumps(peers), "--output", "out"]
+    peers = ["native", "sb3-dummy", "sb3-subproc"]
+    args = ["env", "--rounds", "2", "--seconds", "0.1", "--n-envs", "2", "3", "--peers", *peers]
+    args += ["--output", "out"]
     done = subprocess.run([sys.executable, SCRIPT, *args], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "out" / "env.json").read_text())
-    rows = {(row["peer"], row["case"]): row for row in result["summary"]}
-    cases = [f"Breakout, {n} environments" for n in (2, 3)]
-    assert set(rows) == {(peer, case) for peer in peers for case in cases}
-    assert all(rows["SB3 SubprocVecEnv", case]["ratio"] == 1.0 for case in cases)
-    for name, values in result["rounds"].items():
-        assert len(values) == 2, name
-        assert all(value["rate"] > 0 and value["memory"] > 50 for value in values)
-    assert (tmp_path / "out" / "env.png").stat().st_size > 5_000
-    assert "| native |" in done.stdout
+    folder = tmp_path / "out" / machine_name(versions())
+    result = json.loads((folder / "env.json").read_text())
+    assert list(result["rounds"]) == [f"Breakout, {n} environments" for n in (2, 3)]
+    for measured in result["rounds"].values():
+        assert list(measured) == peers
+        for values in measured.values():
+            assert len(values) == 2
+            assert all(value["rate"] > 0 and value["memory"] > 50 for value in values)
+    assert {"cpu", "cpu_flags", "cores", "torch_cpu_capability", "torch"} <= set(result["machine"])
+    assert (folder / "env.png").stat().st_size > 5_000
+    page = (folder / "README.md").read_text()
+    assert "| sb3-subproc |" in page
+    assert "| sb3-subproc |" in done.stdout
+    assert f"]({folder.name}/README.md)" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["layr"], "did you mean 'layer'"),
-        (["train", "--peers", '["SB3 native"]'], "did you mean 'SB3, native'"),
+        (["train", "--peers", "ours-cnn", "ours-coordcon"], "did you mean 'ours-coordconv'"),
+        (["all", "--peers", "native"], "peers is for one of layer, env, train, not for all"),
         (["train", "--algo", "dqn"], "use one of ppo, a2c"),
         (["env", "--rounds", "0"], "rounds is 0"),
+        (["env", "--seconds", "-1"], "seconds is -1"),
         (["env", "--n-envs", "8", "0"], "n_envs is [8, 0]"),
         (["env", "--game", "Brekout"], "Breakout"),
+        (["page", "--output", "nowhere"], "'nowhere' holds no results"),
     ],
 )
 def test_bad_input(

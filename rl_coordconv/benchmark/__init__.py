@@ -1,0 +1,1 @@
+"""How fast are layers, environments and training, beside what people would use otherwise?"""

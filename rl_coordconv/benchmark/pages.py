@@ -1,0 +1,130 @@
+"""
+Pages of results, a folder per kind of machine, all made from JSON.
+
+On disk::
+
+    docs/benchmarks/README.md                   the machines side by side
+    docs/benchmarks/<machine>/README.md         tables and charts of one machine
+    docs/benchmarks/<machine>/train_ppo.json    every measurement, machine, versions, command
+    docs/benchmarks/<machine>/train_ppo.png     bar chart
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from rl_coordconv.benchmark.measure import BENCHMARKS
+from rl_coordconv.benchmark.report import markdown, plot, summarise, written
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import write_text
+
+FILES = ("train_ppo", "train_a2c", "env", "layer")
+"""Results of a machine, in the order of its page."""
+
+HEADLINES = {
+    "PPO, ours-coordconv / sb3": ("train_ppo", "ours-coordconv", "PPO"),
+    "A2C, ours-coordconv / sb3": ("train_a2c", "ours-coordconv", "A2C"),
+    "environments, native / sb3-subproc": ("env", "native", ""),
+    "network, coordconv / cnn": ("layer", "coordconv", "forward+backward, batch 256, channels_last"),
+}
+"""Columns of the overview: file, peer and how the case begins."""
+
+
+def machine_name(machine: dict[str, str]) -> str:
+    """
+    Return a machine's name as a folder name, e.g. ``amd-epyc-7763-2-cores``.
+
+    :param machine: From :func:`rl_coordconv.runs.folder.versions`
+    """
+    chip = machine.get("gpu") or f"{machine['cpu']} {machine['cores']} cores"
+    plain = re.sub(r"\((R|TM)\)|\bCPU\b|\b(64-Core )?Processor\b|@.*?GHz", " ", chip, flags=re.IGNORECASE)
+    return "-".join(re.findall(r"[a-z0-9.]+", plain.lower()))
+
+
+def write_result(output: Path, file: str, result: dict[str, Any]) -> Path:
+    """
+    Write a result and make its machine's page and the overview anew.
+
+    :param output: The folder that holds a folder per machine
+    :param file: One of ``FILES``
+    :param result: What was measured, where and how
+    :return: The machine's page
+    :raises UserError: The folder cannot be made
+    """
+    folder = output / machine_name(result["machine"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output folder '{folder}' cannot be made: {error}") from None
+    write_text(folder / f"{file}.json", json.dumps(result, indent=1) + "\n")
+    write_pages(output)
+    return folder / "README.md"
+
+
+def write_pages(output: Path) -> None:
+    """
+    Make the page and charts of every machine and the overview anew from JSON.
+
+    :param output: The folder that holds a folder per machine
+    :raises UserError: There are no results
+    """
+    machines = {folder.name: read_results(folder) for folder in sorted(output.glob("*/"))}
+    machines = {name: results for name, results in machines.items() if results}
+    if not machines:
+        raise UserError(f"'{output}' holds no results: measure first, e.g. with benchmark.py env")
+    for name, results in machines.items():
+        for file, result in results.items():
+            plot(result, output / name / f"{file}.png")
+        write_text(output / name / "README.md", page(results))
+    write_text(output / "README.md", overview(machines))
+
+
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return a machine's results by file name."""
+    paths = {file: folder / f"{file}.json" for file in FILES}
+    return {file: json.loads(path.read_text("utf-8")) for file, path in paths.items() if path.is_file()}
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """Return the page of one machine."""
+    machine = next(iter(results.values()))["machine"]
+    lines = [f"# {machine.get('gpu') or machine['cpu']}", ""]
+    lines += ["Made from the JSON files beside it by `python scripts/benchmark.py page`.", ""]
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in machine.items())]
+    for file, result in results.items():
+        benchmark = BENCHMARKS[result["what"]]
+        n_rounds = max(len(values) for peers in result["rounds"].values() for values in peers.values())
+        lines += [
+            "",
+            f"## {benchmark.title}" + (f", {result['algo'].upper()}" if result.get("algo") else ""),
+            "",
+            f"`{result['command']}`, {result['date']}: {n_rounds} rounds in turns, each "
+            + (f"of {result['seconds']:g} s or more." if result["seconds"] else "of a fixed piece of work."),
+            "",
+            markdown(result),
+            "",
+            f"![{benchmark.title}: speed of each peer]({file}.png)",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def overview(machines: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the table of all machines."""
+    lines = ["# Benchmarks by machine", ""]
+    lines += [
+        "Median ratio of speeds [lowest, highest of any round]; made by `python scripts/benchmark.py page`."
+    ]
+    lines += ["", f"| machine | {' | '.join(HEADLINES)} |", "|---" * (len(HEADLINES) + 1) + "|"]
+    for name, results in machines.items():
+        cells = [headline(results.get(file), peer, case) for file, peer, case in HEADLINES.values()]
+        lines.append(f"| [{name}]({name}/README.md) | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def headline(result: dict[str, Any] | None, peer: str, case: str) -> str:
+    """Return a peer's ratio in the first case that begins so, or a dash."""
+    rows = summarise(result) if result else []
+    return next((written(row) for row in rows if row.peer == peer and row.case.startswith(case)), "-")

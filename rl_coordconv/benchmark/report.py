@@ -1,0 +1,94 @@
+"""A benchmark's result as rows, a Markdown table and a bar chart."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_coordconv.benchmark.measure import BENCHMARKS
+from rl_coordconv.runs.folder import atomic_path
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A peer in one case.
+
+    :param rate: Median, lowest and highest rate per second of all rounds
+    :param ratio: The same of the ratio to the reference within a round; None without a reference
+    :param memory: Largest memory in MB
+    """
+
+    case: str
+    peer: str
+    rate: tuple[float, float, float]
+    ratio: tuple[float, float, float] | None
+    memory: float
+
+
+def summarise(result: dict[str, Any]) -> list[Row]:
+    """
+    Return a row per case and peer, in the order in which they were measured.
+
+    :param result: A benchmark's JSON file
+    """
+    reference = BENCHMARKS[result["what"]].reference
+    rows = []
+    for case, peers in result["rounds"].items():
+        base = [value["rate"] for value in peers.get(reference, ())]
+        for peer, values in peers.items():
+            rates = [value["rate"] for value in values]
+            ratios = [rate / other for rate, other in zip(rates, base, strict=True)] if base else []
+            ratio = middle_and_ends(ratios) if ratios else None
+            rows.append(Row(case, peer, middle_and_ends(rates), ratio, values[-1]["memory"]))
+    return rows
+
+
+def middle_and_ends(values: list[float]) -> tuple[float, float, float]:
+    """Return median, smallest and largest."""
+    return statistics.median(values), min(values), max(values)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return a benchmark's result as a Markdown table."""
+    benchmark = BENCHMARKS[result["what"]]
+    ratio = f"ratio to {benchmark.reference} [min, max]"
+    lines = [f"| case | peer | {benchmark.unit} [min, max] | {ratio} | memory, MB |", "|---|---|---|---|---|"]
+    for row in summarise(result):
+        rate = "{:,.0f} [{:,.0f}, {:,.0f}]".format(*row.rate)
+        lines.append(f"| {row.case} | {row.peer} | {rate} | {written(row)} | {row.memory:,.0f} |")
+    return "\n".join(lines)
+
+
+def written(row: Row) -> str:
+    """Return a row's ratio as text."""
+    return "-" if row.ratio is None else "{:.2f} [{:.2f}, {:.2f}]".format(*row.ratio)
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Write a bar chart of the ratios, a panel per case."""
+    import matplotlib.pyplot as plt
+
+    benchmark, rows = BENCHMARKS[result["what"]], [row for row in summarise(result) if row.ratio]
+    cases = list(dict.fromkeys(row.case for row in rows))
+    height = sum(0.6 + 0.25 * sum(row.case == case for row in rows) for case in cases)
+    figure, panels = plt.subplots(
+        max(1, len(cases)), figsize=(8, 0.8 + height), sharex=True, squeeze=False, layout="constrained"
+    )
+    for axes, case in zip(panels[:, 0], cases, strict=False):
+        for row in (row for row in rows if row.case == case):
+            assert row.ratio is not None
+            middle, low, high = row.ratio
+            colour = "tab:orange" if "coordconv" in row.peer else "tab:blue"
+            bars = axes.barh(row.peer, middle, xerr=[[middle - low], [high - middle]], color=colour)
+            axes.bar_label(bars, [f"{middle:.2f}"], padding=6, fontsize=8)
+        axes.axvline(1.0, color="black", lw=0.8)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_title(case, fontsize=9, loc="left")
+    panels[-1, 0].set_xlabel(f"{benchmark.unit}, ratio to {benchmark.reference} (median; line: min to max)")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,88 @@
+"""Tables and pages say what was measured."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl_coordconv.benchmark.measure import BENCHMARKS, measure
+from rl_coordconv.benchmark.pages import FILES, machine_name, read_results, write_pages
+from rl_coordconv.benchmark.report import markdown, summarise
+from rl_coordconv.benchmark.setting import Setting
+
+SHIPPED = Path(__file__).parents[2] / "docs" / "benchmarks"
+
+
+def rates(*values: float) -> list[dict[str, float]]:
+    return [{"rate": value, "memory": 100.0} for value in values]
+
+
+def result(**peers: list[dict[str, float]]) -> dict[str, Any]:
+    return {"what": "env", "rounds": {"Pong": {name.replace("_", "-"): peers[name] for name in peers}}}
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    """The machine was half as fast in the second round: that must not show."""
+    reference, native = summarise(result(sb3_subproc=rates(100, 50, 80), native=rates(200, 100, 240)))
+    assert reference.ratio == (1.0, 1.0, 1.0)
+    assert native.rate == (200, 100, 240)
+    assert native.ratio == (2.0, 2.0, 3.0)
+
+
+def test_without_the_reference_there_is_a_rate_and_no_ratio() -> None:
+    table = markdown(result(native=rates(200, 100, 240)))
+    assert table.splitlines()[-1] == "| Pong | native | 200 [100, 240] | - | 100 |"
+
+
+def test_every_reference_is_a_peer_and_every_peer_can_be_typed() -> None:
+    for benchmark in BENCHMARKS.values():
+        assert benchmark.reference in benchmark.peers
+        assert not any(set(" ,[]'\"") & set(peer) for peer in benchmark.peers)
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        ({"cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz", "cores": "2"}, "intel-xeon-2-cores"),
+        ({"cpu": "AMD EPYC 7763 64-Core Processor", "cores": "4"}, "amd-epyc-7763-4-cores"),
+        ({"cpu": "x", "cores": "16", "gpu": "NVIDIA H100 80GB HBM3"}, "nvidia-h100-80gb-hbm3"),
+    ],
+)
+def test_machines_have_folder_names(machine: dict[str, str], name: str) -> None:
+    assert machine_name(machine) == name
+
+
+def test_shipped_pages_are_what_their_results_make(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "pages")
+    write_pages(tmp_path / "pages")
+    pages = sorted(path.relative_to(SHIPPED) for path in SHIPPED.rglob("*.md"))
+    assert len(pages) >= 2
+    for page in pages:
+        assert (tmp_path / "pages" / page).read_text() == (SHIPPED / page).read_text(), page
+
+
+def test_shipped_results_are_of_todays_peers() -> None:
+    for folder in SHIPPED.glob("*/"):
+        for file, found in read_results(folder).items():
+            assert file in FILES
+            for peers in found["rounds"].values():
+                assert set(peers) <= set(BENCHMARKS[found["what"]].peers)
+
+
+@pytest.mark.slow
+def test_training_peers_train() -> None:
+    setting = Setting("Breakout", "a2c", n_envs=2, device="cpu")
+    measured = measure("train", ["sb3-native", "ours-cnn"], setting, rounds=1, seconds=0.1)
+    assert list(measured) == ["A2C, Breakout, 2 environments"]
+    assert list(measured["A2C, Breakout, 2 environments"]) == ["sb3-native", "ours-cnn"]
+
+
+@pytest.mark.slow
+def test_layer_peers_run_every_case() -> None:
+    setting = Setting("Breakout", "ppo", n_envs=8, device="cpu")
+    measured = measure("layer", list(BENCHMARKS["layer"].peers), setting, rounds=1, seconds=0.001)
+    assert len(measured) == 8
+    assert all(list(peers) == list(BENCHMARKS["layer"].peers) for peers in measured.values())
