@@ -16,7 +16,6 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 
-from rl_coordconv import algorithms
 from rl_coordconv.config import parse_config
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact, save_checkpoint
@@ -49,13 +48,13 @@ def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer,
         str(STEPS // 2),
     )
     config = parse_config([*OPTIONS, *backend, "--keep-checkpoints", "9"])
-    unbroken = train(dataclasses.replace(config, name="unbroken").validate(), algorithms.build)
+    unbroken = train(dataclasses.replace(config, name="unbroken").validate())
     broken = RunFolder("runs/broken/Breakout/coordconv/seed1")
     broken.create(dataclasses.replace(config, name="broken").validate())
     half = list_checkpoints(unbroken.checkpoints)[-1]
     (broken.checkpoints / half.name).write_bytes(half.read_bytes())
     torch.manual_seed(99)  # what a new process would have
-    resume(broken.path, algorithms.build)
+    resume(broken.path)
     expected, found = (load_parameters(run.final_model, "cpu") for run in (unbroken, broken))
     assert expected["policy"].keys() == found["policy"].keys()
     for name, weight in expected["policy"].items():
