@@ -23,7 +23,7 @@ from rl_coordconv.extractors import (
 from rl_coordconv.layers import AddCoords, CoordConv2d, CoordConvTranspose2d, positional_bias
 
 if TYPE_CHECKING:
-        from rl_coordconv.algorithms.a2c import A2C
+    from rl_coordconv.algorithms.a2c import A2C
     from rl_coordconv.algorithms.ppo import PPO
     from rl_coordconv.envs import make_atari_vec_env
     from rl_coordconv.runs.agent import load_agent

@@ -15,8 +15,8 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -111,9 +111,9 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
         exact_match: bool = True,
         device: torch.device | str = "auto",
     ) -> None:
-        """Do as SB3 does, and take what version 0.1.0 saved, whose optimizer knew one weight per CoordConv layer."""
+        """Do as SB3 does; also take the optimizer of version 0.1.0, with one weight per CoordConv layer."""
         parameters: Any = load_path_or_dict
-        if not isinstance(parameters, dict):
+        if isinstance(load_path_or_dict, str):
             _, parameters, _ = load_from_zip_file(load_path_or_dict, load_data=False, device=self.device)
         if "policy.optimizer" in parameters:
             state = split_optimizer_state(self.policy, parameters["policy.optimizer"])
