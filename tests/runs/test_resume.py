@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,19 @@ OPTIONS = [
     *("--eval-freq", "0", "--eval-episodes", "1", "--total-timesteps", str(STEPS)),
     *("--ppo.n_steps", "32", "--ppo.batch_size", "64", "--ppo.n_epochs", "2"),
 ]
+
+
+def test_a_run_of_version_0_1_0_goes_on(tmp_path):
+    sample = Path(__file__).parents[1] / "data" / "v1" / "comparison" / "Breakout" / "coordconv" / "seed1"
+    shutil.copytree(sample, tmp_path / "run")
+    [checkpoint] = list_checkpoints(tmp_path / "run" / "checkpoints")
+    old = load_parameters(checkpoint, "cpu")["policy.optimizer"]
+    run = resume(tmp_path / "run")
+    assert run.finished
+    new = load_parameters(run.final_model, "cpu")["policy.optimizer"]
+    # The one weight per CoordConv layer has become two; the steps that the optimizer counts went on.
+    assert len(new["state"]) == len(old["state"]) + 1
+    assert {values["step"] for values in new["state"].values()} == {2 * old["state"][0]["step"]}
 
 
 @pytest.mark.slow
