@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python scripts/demo.py
+	OMP_WAIT_POLICY=passive $(BIN)/python scripts/demo.py
 
 test: install
 	$(BIN)/ruff format --check .

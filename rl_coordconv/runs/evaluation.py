@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import save_model
 from rl_coordconv.runs.folder import RunFolder
 
@@ -61,7 +62,10 @@ def play_games(
     :param deterministic: Take the likeliest action instead of sampling (Atari results are usually sampled)
     :param callback: Called after every step with the locals of SB3's ``evaluate_policy``
     :return: Raw return and length in steps of each game
+    :raises UserError: The agent has other actions than the game
     """
+    if env.action_space != model.action_space:
+        raise UserError(f"the agent chooses from {model.action_space}, the game has {env.action_space}")
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)

@@ -99,9 +99,7 @@ def test_the_final_evaluation_has_its_own_number_of_games(script, tmp_path):
 def test_saved_agent_plays_as_stock_sb3_loads_it(script, tmp_path):
     assert script("train", *SMALL, "--total-timesteps", 128) == 0
     run = run_folder(tmp_path)
-    from rl_coordconv import algorithms
-
-    model, config, _ = load_run(run.path, algorithms.build, "cpu")
+    model, config, _ = load_run(run.path, "cpu")
     stock = stable_baselines3.PPO.load(run.final_model, device="cpu")
     env = make_eval_env(config, 2)
     observation = env.reset()
