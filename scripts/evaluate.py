@@ -23,7 +23,8 @@ from rl_coordconv.runs.agent import load_run
 from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
 from rl_coordconv.runs.folder import write_text
 from rl_coordconv.runs.foreign import load_zip
-from rl_coordconv.runs.video import check_video_path, film_game, write_video
+from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, shift_effects
+from rl_coordconv.runs.video import check_picture_path, film_game, write_video
 
 
 @dataclass
@@ -41,6 +42,7 @@ class EvaluateConfig:
         gif: Also film one game as a GIF
         mp4: Also film one game as an MP4
         max_steps: Longest film, in steps of 1/15 second
+        positions: Also draw, as a PNG, how action probabilities and value change when the screen is shifted
         algo: Algorithm of a zip from elsewhere: ppo, a2c or dqn
         game: Game of a zip from elsewhere
         extractor: Features extractor of a zip from elsewhere, by its name in configs
@@ -57,6 +59,7 @@ class EvaluateConfig:
     gif: Path | None = None
     mp4: Path | None = None
     max_steps: int = 900
+    positions: Path | None = None
     algo: str | None = None
     game: str | None = None
     extractor: str | None = None
@@ -72,8 +75,8 @@ def main(args: Sequence[str]) -> None:
             raise UserError(f"{name} is {getattr(config, name)}: it must be 1 or more")
     check_device(config.device)
     videos = [path for path in (config.gif, config.mp4) if path is not None]
-    for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4")):
-        check_video_path(path, suffix)
+    for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):
+        check_picture_path(path, suffix)
     model: BaseAlgorithm
     if config.trust or config.algo or config.game or config.extractor:
         model, run, model_file = load_zip(
@@ -96,6 +99,10 @@ def main(args: Sequence[str]) -> None:
         for path in videos:
             write_video(frames, path)
             print(f"wrote {path}: a game with return {score:.0f}")
+    if config.positions:
+        effects = shift_effects(model, collect_frames(model, run, config.seed))
+        draw_shift_effects(effects, f"{run.game}/{run.arm}/seed{run.seed}", config.positions)
+        print(f"wrote {config.positions}: what a shifted screen does to the agent")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from scipy import stats
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Image
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -20,6 +21,7 @@ from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import save_model
 from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.positions import bias_picture, positional_biases
 
 # Seeds of evaluation environments start here, away from those of training.
 EVAL_SEED = 10_000
@@ -165,10 +167,17 @@ class PeriodicEvaluation(BaseCallback):
         self.folder.append_evaluation({"step": step, "returns": returns, "lengths": lengths})
         mean = float(np.mean(returns))
         writer = self.logger.output_formats[0]
-        values = {
+        pictures = {
+            f"coordconv/{layer}/positional_bias": Image(bias_picture(maps), "HWC")
+            for layer, maps in positional_biases(
+                self.model.policy, self.env.observation_space.shape or ()
+            ).items()
+        }
+        values: dict[str, Any] = {
             "eval/mean_reward": mean,
             "eval/iqm": summarise(returns)["iqm"],
             "eval/mean_ep_length": float(np.mean(lengths)),
+            **pictures,
         }
         writer.write(values, dict.fromkeys(values, ()), step)
         if mean > self.best:

@@ -34,8 +34,10 @@ def run_folder(folder: Path, algo: str = "ppo", arm: str = "coordconv", game: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", ["ppo", "a2c"])
-@pytest.mark.parametrize("extractor", ["cnn", "coordconv", "impala", "coordconv-impala"])
+@pytest.mark.parametrize(
+    ("algo", "extractor"),
+    [("ppo", "cnn"), ("a2c", "coordconv"), ("ppo", "coordconv-nature-pool"), ("a2c", "impala-pool")],
+)
 def test_run_of_each_algorithm_and_extractor_fills_its_folder(algo, extractor, script, curves, tmp_path):
     # A2C logs every 100 updates of n_steps 5 x 2 environments.
     steps = 1024
