@@ -15,12 +15,13 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python scripts/demo.py
+	OMP_WAIT_POLICY=passive $(BIN)/python scripts/demo.py
 
 test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses auto
 
 clean:

@@ -23,17 +23,17 @@ from rl_coordconv.extractors import (
 from rl_coordconv.layers import AddCoords, CoordConv2d, CoordConvTranspose2d, positional_bias
 
 if TYPE_CHECKING:
-    from rl_coordconv.algorithms import load_agent
     from rl_coordconv.algorithms.a2c import A2C
     from rl_coordconv.algorithms.ppo import PPO
     from rl_coordconv.envs import make_atari_vec_env
+    from rl_coordconv.runs.agent import load_agent
 
 __version__ = "0.1.0"
 
 _LATER = {
     "A2C": "rl_coordconv.algorithms.a2c",
     "PPO": "rl_coordconv.algorithms.ppo",
-    "load_agent": "rl_coordconv.algorithms",
+    "load_agent": "rl_coordconv.runs.agent",
     "make_atari_vec_env": "rl_coordconv.envs",
 }
 

@@ -26,6 +26,8 @@ from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import Pool, policy_kwargs
 from rl_coordconv.layers import CoordInit
 
+FRAMES = spaces.Box(0, 255, (N_STACK, SCREEN_SIZE, SCREEN_SIZE), np.uint8)
+"""What every backend's agents see."""
 ScheduleName = Literal["constant", "linear"]
 
 
@@ -89,6 +91,34 @@ class A2CConfig:
     rms_prop_eps: float = 1e-5
 
 
+@dataclass(frozen=True)
+class Algorithm:
+    """
+    An algorithm that a run can be trained with.
+
+    :param model: Class with the constructor of SB3's ``PPO``, or ``"module:Class"`` where it is found, so
+        that reading a config imports no algorithm
+    :param hyperparameters: Dataclass whose fields, with defaults, are keyword arguments of the class; a field
+        ``<name>_schedule`` says how ``<name>`` changes
+    :param log_interval: Updates between two points of a curve
+    """
+
+    model: str | type[Any]
+    hyperparameters: type[Any]
+    log_interval: int = 1
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "ppo": Algorithm("rl_coordconv.algorithms:PPO", PPOConfig),
+    "a2c": Algorithm("rl_coordconv.algorithms:A2C", A2CConfig, log_interval=100),
+}
+"""
+Algorithms by their name in configs, where each has a section of that name.
+
+``ALGORITHMS["mine"] = Algorithm(MyPPO, MyConfig)`` adds one from anywhere, before a config is read.
+"""
+
+
 @dataclass
 class RunConfig:
     """One training run.
@@ -121,19 +151,17 @@ class RunConfig:
         final_eval_episodes: Full games of the evaluation at the end, the run's score (null: as many)
         checkpoint_freq: Steps between two checkpoints
         keep_checkpoints: How many of the newest checkpoints stay
-        precision: Of the features extractor: fp32, bf16 where the machine is faster with it, or bf16-rounding
-            (rounding like bf16's in fp32, to see whether training bears it)
+        precision: Of the features extractor: fp32, or bf16 where the machine is faster with it
         compile: Compile the features extractor (on CUDA as CUDA graphs)
         channels_last: Convolve in the channels_last memory format
         buffer: Where rollouts are kept: on the training device, each frame once, or as SB3 does on the host
         halves: Let half of the environments play while the network acts for the others (null: on CUDA)
         strict: Stop, not warn, where precision or compile cannot be had
-        ppo: Hyperparameters used when algo is ppo
-        a2c: Hyperparameters used when algo is a2c
+        hyperparameters: The section of the algorithm in use (null: its defaults)
     """
 
     game: str
-    algo: Literal["ppo", "a2c"] = "ppo"
+    algo: str = "ppo"
     extractor: str = "coordconv"
     features_dim: int | None = None
     coord_layers: list[int] | None = None
@@ -158,14 +186,13 @@ class RunConfig:
     final_eval_episodes: int | None = None
     checkpoint_freq: int = 100_000
     keep_checkpoints: int = 3
-    precision: Literal["fp32", "bf16", "bf16-rounding"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     channels_last: bool = True
     buffer: Literal["device", "host"] = "device"
     halves: bool | None = None
     strict: bool = False
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    a2c: A2CConfig = field(default_factory=A2CConfig)
+    hyperparameters: Any = None
 
     def validate(self) -> RunConfig:
         """
@@ -173,18 +200,20 @@ class RunConfig:
 
         :raises UserError: A value is not allowed; nothing has been created by then
         """
-        _check_given(self)
-        _check_given(self.ppo, "ppo.")
-        _check_given(self.a2c, "a2c.")
+        _check_values(self)
+        choose("algo", self.algo, ALGORITHMS)
         check_extractor(self)
         choose("backend", self.backend, BACKENDS)
-        _check_counts(self)
-        _check_counts(self.ppo, "ppo.")
-        _check_counts(self.a2c, "a2c.")
-        if self.algo == "ppo" and (self.ppo.n_steps * self.n_envs) % self.ppo.batch_size:
+        section = ALGORITHMS[self.algo].hyperparameters
+        values = section() if self.hyperparameters is None else self.hyperparameters
+        if not isinstance(values, section):
+            raise UserError(f"hyperparameters of {self.algo} are a {section.__name__}, got {values}")
+        _check_values(values, f"{self.algo}.")
+        rollout = self.n_envs * getattr(values, "n_steps", 1)
+        if rollout % getattr(values, "batch_size", 1):
             raise UserError(
-                f"ppo.batch_size {self.ppo.batch_size} does not divide a rollout of n_envs {self.n_envs} x "
-                f"ppo.n_steps {self.ppo.n_steps} = {self.n_envs * self.ppo.n_steps} steps"
+                f"{self.algo}.batch_size {values.batch_size} does not divide a rollout of n_envs "
+                f"{self.n_envs} x {self.algo}.n_steps {values.n_steps} = {rollout} steps"
             )
         if self.halves and not self.can_halve:
             raise UserError(
@@ -196,6 +225,7 @@ class RunConfig:
             "game": canonical_game(self.game),
             "name": self.name or self.algo,
             "arm": self.arm or self.extractor,
+            "hyperparameters": values,
         }
         for part in ("name", "arm"):
             if not re.fullmatch(r"[\w.+-]+", changes[part]) or set(changes[part]) <= {"."}:
@@ -231,16 +261,11 @@ class RunConfig:
         share = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 0
         return {"max_frames": self.max_frames, "num_threads": self.num_threads or share}
 
-    @property
-    def hyperparameters(self) -> PPOConfig | A2CConfig:
-        """The section of the algorithm in use."""
-        return self.ppo if self.algo == "ppo" else self.a2c
-
     def to_dict(self) -> dict[str, Any]:
-        """Return the config as plain YAML values, without the section of the algorithm not in use."""
+        """Return the config as plain YAML values; hyperparameters are the section of the algorithm."""
         values = dataclasses.asdict(self)
-        del values["a2c" if self.algo == "ppo" else "ppo"]
-        return values
+        hyperparameters = values.pop("hyperparameters")
+        return {**values, self.algo: hyperparameters}
 
     def to_yaml(self) -> str:
         """Return the config as YAML that :func:`load_config` reads back."""
@@ -252,28 +277,21 @@ MAY_BE_ZERO = {"seed", "num_threads", "eval_freq", "ent_coef", "vf_coef", "gamma
 AT_MOST_ONE = {"gamma", "gae_lambda"}
 
 
-def _check_given(section: Any, prefix: str = "") -> None:
-    """Refuse ``null`` where a value is needed; the parser lets some through."""
-    if section is None:
-        raise UserError(f"{prefix[:-1]} is null: leave it out, or give its options")
+def _check_values(section: Any, prefix: str = "") -> None:
+    """Refuse what no run could use: ``null`` for a value, numbers that are negative, zero or not finite."""
     for entry in dataclasses.fields(section):
-        if getattr(section, entry.name) is None and "None" not in str(entry.type):
-            raise UserError(f"{prefix}{entry.name} is null: leave it out, or give a value")
-
-
-def _check_counts(section: Any, prefix: str = "") -> None:
-    """Refuse numbers that no run could use: negative, zero where something must be counted, not finite."""
-    for entry in dataclasses.fields(section):
-        value = getattr(section, entry.name)
+        value, name = getattr(section, entry.name), prefix + entry.name
+        if value is None and "None" not in str(entry.type) and "Any" not in str(entry.type):
+            raise UserError(f"{name} is null: leave it out, or give a value")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         lowest = "0 or more" if entry.name in MAY_BE_ZERO else "more than 0"
         if not 0 <= value < float("inf") or (value == 0 and entry.name not in MAY_BE_ZERO):
-            raise UserError(f"{prefix}{entry.name} is {value}: it must be {lowest}")
+            raise UserError(f"{name} is {value}: it must be {lowest}")
         if entry.name in AT_MOST_ONE and value > 1:
-            raise UserError(f"{prefix}{entry.name} is {value}: it must be between 0 and 1")
-    if prefix == "" and section.seed >= 2**31:
-        raise UserError(f"seed is {section.seed}: it must be below 2**31")
+            raise UserError(f"{name} is {value}: it must be between 0 and 1")
+        if name == "seed" and value >= 2**31:
+            raise UserError(f"seed is {value}: it must be below 2**31")
 
 
 def check_extractor(config: RunConfig) -> None:
@@ -286,10 +304,9 @@ def check_extractor(config: RunConfig) -> None:
     if key in _MADE:  # making one takes 20 ms, and a comparison has hundreds of runs
         return
     kwargs = policy_kwargs(config.extractor, **config.extractor_options)
-    images = spaces.Box(0, 255, (N_STACK, SCREEN_SIZE, SCREEN_SIZE), np.uint8)
     with torch.random.fork_rng(devices=[]):
         try:
-            kwargs["features_extractor_class"](images, **kwargs["features_extractor_kwargs"])
+            kwargs["features_extractor_class"](FRAMES, **kwargs["features_extractor_kwargs"])
         except UserError as error:
             raise UserError(f"extractor '{config.extractor}': {error}") from None
     _MADE.add(key)
@@ -320,7 +337,9 @@ def build_parser() -> OneLineParser:
     """Return the parser of ``scripts/train.py``: every field of :class:`RunConfig`, and ``--config``."""
     parser = OneLineParser(prog="train.py", description="Train an agent on an Atari game.")
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    parser.add_class_arguments(RunConfig, fail_untyped=True)
+    parser.add_class_arguments(RunConfig, fail_untyped=True, skip={"hyperparameters"})
+    for name, algorithm in ALGORITHMS.items():
+        parser.add_class_arguments(algorithm.hyperparameters, name)
     return parser
 
 
@@ -355,6 +374,8 @@ def upgrade(values: dict[str, Any]) -> dict[str, Any]:
     if "coord_init" in values:
         return values
     values = {"halves" if name == "overlap" else name: value for name, value in values.items()}
+    if values.get("precision") == "bf16-rounding":  # rounded, but computed in float32
+        values["precision"] = "fp32"
     if values.get("extractor", "").startswith("coordconv"):
         return {**values, "coord_init": "concat", "coord_scale": 1.0}
     return {name: value for name, value in values.items() if name not in ("coord_layers", "with_r")}
@@ -370,10 +391,16 @@ def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:
     """
     parser = build_parser()
     try:
+        if null := [name for name in ALGORITHMS if values.get(name, name) is None]:
+            raise UserError(f"{null[0]} is null: leave it out, or give its options")
         return _to_config(parser.instantiate(parser.parse_object(values)))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
 
 def _to_config(values: Any) -> RunConfig:
-    return RunConfig(**{entry.name: values[entry.name] for entry in dataclasses.fields(RunConfig)}).validate()
+    for name in ALGORITHMS:
+        _check_values(values[name], f"{name}.")
+    algo = choose("algo", values["algo"], ALGORITHMS)
+    names = [entry.name for entry in dataclasses.fields(RunConfig) if entry.name != "hyperparameters"]
+    return RunConfig(**{name: values[name] for name in names}, hyperparameters=values[algo]).validate()

@@ -19,7 +19,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rl_coordconv import algorithms
 from rl_coordconv.config import RunConfig, parse_config
 from rl_coordconv.errors import exit_on_user_error
 from rl_coordconv.runs.agent import load_run
@@ -50,7 +49,7 @@ def main(args: Sequence[str]) -> None:
     plot_curves(
         {run.path.parent.name: [run] for run in runs}, f"PPO on {base.game}", experiment / "curves.png"
     )
-    model, config, _ = load_run(runs[-1].path, algorithms.build, base.device)
+    model, config, _ = load_run(runs[-1].path, base.device)
     frames, score = film_game(model, config, EVAL_SEED, deterministic=False, max_steps=600)
     write_video(frames, experiment / "coordconv.gif")
     print(
@@ -65,15 +64,15 @@ def main(args: Sequence[str]) -> None:
 def train_or_continue(config: RunConfig, command: str) -> RunFolder:
     """Train an arm, or continue the one that an earlier demo left."""
     if RunFolder(config.folder).config_file.exists():
-        return resume(config.folder, algorithms.build)
-    return train(config, algorithms.build, command)
+        return resume(config.folder)
+    return train(config, command)
 
 
 def evaluate(runs: list[RunFolder], base: RunConfig) -> Table:
     """Return a table of the arms' raw scores on the same games."""
     table = Table("arm", "games", "mean", "std", "IQM", "min", "max", title=f"{base.game}, full games")
     for run in runs:
-        model, config, _ = load_run(run.path, algorithms.build, base.device)
+        model, config, _ = load_run(run.path, base.device)
         env = make_eval_env(config, base.eval_episodes)
         returns, _ = play_games(model, env, base.eval_episodes, EVAL_SEED)
         env.close()

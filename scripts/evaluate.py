@@ -2,7 +2,7 @@
 Play full games with a trained agent, print its raw scores, and film it.
 
 python scripts/evaluate.py runs/demo/Breakout/coordconv/seed1 --games 20 --gif agent.gif
-python scripts/evaluate.py my_sb3_agent.zip --trust --algo ppo --game Breakout
+python scripts/evaluate.py my_sb3_agent.zip --algo ppo --game Breakout --extractor cnn
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
+from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rl_coordconv import algorithms
 from rl_coordconv.cli import parse_dataclass
 from rl_coordconv.config import check_device
 from rl_coordconv.errors import UserError, exit_on_user_error
-from rl_coordconv.runs.agent import load_foreign_zip, load_run
+from rl_coordconv.runs.agent import load_run
 from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
 from rl_coordconv.runs.folder import write_text
-from rl_coordconv.runs.video import check_video_path, film_game, write_video
+from rl_coordconv.runs.foreign import load_zip
+from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, shift_effects
+from rl_coordconv.runs.video import check_picture_path, film_game, write_video
 
 
 @dataclass
@@ -31,7 +32,7 @@ class EvaluateConfig:
     """Evaluate an agent on full games.
 
     Args:
-        agent: Run folder, a zip inside of one, or (with --trust) a Stable-Baselines3 zip from elsewhere
+        agent: Run folder, a zip inside of one, an exported agent, or a Stable-Baselines3 zip from elsewhere
         games: Full games to play
         n_envs: Games played side by side
         seed: Seed of games and action sampling
@@ -41,9 +42,11 @@ class EvaluateConfig:
         gif: Also film one game as a GIF
         mp4: Also film one game as an MP4
         max_steps: Longest film, in steps of 1/15 second
-        trust: Load a zip from elsewhere; its pickled part can run any code
-        algo: Algorithm of a zip from elsewhere
+        positions: Also draw, as a PNG, how action probabilities and value change when the screen is shifted
+        algo: Algorithm of a zip from elsewhere: ppo, a2c or dqn
         game: Game of a zip from elsewhere
+        extractor: Features extractor of a zip from elsewhere, by its name in configs
+        trust: Unpickle a zip from elsewhere, for classes of its own; that can run any code
     """
 
     agent: Path
@@ -56,9 +59,11 @@ class EvaluateConfig:
     gif: Path | None = None
     mp4: Path | None = None
     max_steps: int = 900
-    trust: bool = False
-    algo: Literal["ppo", "a2c", "dqn"] | None = None
+    positions: Path | None = None
+    algo: str | None = None
     game: str | None = None
+    extractor: str | None = None
+    trust: bool = False
 
 
 @exit_on_user_error
@@ -70,12 +75,15 @@ def main(args: Sequence[str]) -> None:
             raise UserError(f"{name} is {getattr(config, name)}: it must be 1 or more")
     check_device(config.device)
     videos = [path for path in (config.gif, config.mp4) if path is not None]
-    for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4")):
-        check_video_path(path, suffix)
-    if config.trust:
-        model, run, model_file = load_foreign_zip(config.agent, config.algo, config.game, config.device)
+    for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):
+        check_picture_path(path, suffix)
+    model: BaseAlgorithm
+    if config.trust or config.algo or config.game or config.extractor:
+        model, run, model_file = load_zip(
+            config.agent, config.algo, config.game, config.extractor, config.trust, config.device
+        )
     else:
-        model, run, model_file = load_run(config.agent, algorithms.build, config.device)
+        model, run, model_file = load_run(config.agent, config.device)
     env = make_eval_env(run, min(config.n_envs, config.games))
     try:
         returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic)
@@ -91,6 +99,10 @@ def main(args: Sequence[str]) -> None:
         for path in videos:
             write_video(frames, path)
             print(f"wrote {path}: a game with return {score:.0f}")
+    if config.positions:
+        effects = shift_effects(model, collect_frames(model, run, config.seed))
+        draw_shift_effects(effects, f"{run.game}/{run.arm}/seed{run.seed}", config.positions)
+        print(f"wrote {config.positions}: what a shifted screen does to the agent")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_coordconv import algorithms
 from rl_coordconv.cli import parse_dataclass
 from rl_coordconv.errors import UserError, exit_on_user_error
 from rl_coordconv.runs.agent import load_run
@@ -43,7 +42,7 @@ def main(args: Sequence[str]) -> None:
             import onnxscript  # noqa: F401
         except ImportError:
             raise UserError("--onnx needs onnx and onnxscript: pip install onnx onnxscript") from None
-    model, run, model_file = load_run(config.run, algorithms.build, "cpu")
+    model, run, model_file = load_run(config.run, "cpu")
     if model_file.name == MODEL:
         raise UserError(f"'{config.run}' is an exported agent already: copy it")
     export_agent(model.policy, run, model_file, config.folder, config.onnx)

@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from rl_coordconv import algorithms
 from rl_coordconv.config import parse_config
 from rl_coordconv.errors import UserError, exit_on_user_error
 from rl_coordconv.runs.train import Interrupted, resume, train
@@ -22,11 +21,9 @@ def main(args: Sequence[str]) -> None:
     """Train, or resume with ``--resume RUN``."""
     try:
         if args and args[0].startswith("--resume"):
-            folder = resume(resume_target(args), algorithms.build)
+            folder = resume(resume_target(args))
         else:
-            folder = train(
-                parse_config(args), algorithms.build, shlex.join(["python", "scripts/train.py", *args])
-            )
+            folder = train(parse_config(args), shlex.join(["python", "scripts/train.py", *args]))
     except Interrupted as stop:
         print(f"stopped and saved: continue with python scripts/train.py --resume {stop}", file=sys.stderr)
         raise SystemExit(130) from None

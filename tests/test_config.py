@@ -33,7 +33,7 @@ def test_command_line_overrides_the_file_and_dashes_are_underscores():
         ]
     )
     assert (config.n_envs, config.total_timesteps, config.game) == (4, 100, "Pong")
-    assert config.ppo.n_epochs == 4
+    assert config.hyperparameters.n_epochs == 4
 
 
 def test_resolved_yaml_reads_back_as_the_same_config(tmp_path):

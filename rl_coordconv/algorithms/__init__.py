@@ -1,28 +1,8 @@
-"""SB3 algorithms as this project uses them."""
+"""SB3's PPO and A2C with switches for speed, and how a run's config becomes an algorithm."""
 
-from __future__ import annotations
+from rl_coordconv.algorithms.a2c import A2C
+from rl_coordconv.algorithms.build import build, from_spaces
+from rl_coordconv.algorithms.ppo import PPO
+from rl_coordconv.config import ALGORITHMS, Algorithm
 
-import rl_coordconv.algorithms.openmp  # noqa: F401
-
-# isort: split
-from pathlib import Path
-
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-
-from rl_coordconv.algorithms.build import build
-from rl_coordconv.runs.agent import load_run
-
-
-def load_agent(folder: Path | str, device: str = "auto") -> OnPolicyAlgorithm:
-    """
-    Return the agent in a folder, without running pickled code.
-
-    :param folder: From ``scripts/export.py``, or a run folder
-    :param device: auto, cpu, cuda or cuda:N
-    :return: An SB3 algorithm, ready to ``predict``
-    :raises UserError: The folder is missing or damaged, hashes or shapes differ
-    """
-    return load_run(folder, build, device)[0]
-
-
-__all__ = ["build", "load_agent"]
+__all__ = ["A2C", "ALGORITHMS", "PPO", "Algorithm", "build", "from_spaces"]

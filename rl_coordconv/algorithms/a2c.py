@@ -3,9 +3,36 @@
 from __future__ import annotations
 
 import stable_baselines3
+import torch
 
-from rl_coordconv.algorithms.fast import FastOnPolicyAlgorithm
+from rl_coordconv.algorithms.losses import A2CFigures, a2c_loss, log_prob_and_entropy, normalized
+from rl_coordconv.algorithms.on_policy import FastOnPolicyAlgorithm
 
 
 class A2C(FastOnPolicyAlgorithm, stable_baselines3.A2C):
-    """SB3's ``A2C`` and its arguments, with those of :class:`~.fast.FastOnPolicyAlgorithm`."""
+    """SB3's ``A2C`` and its arguments, with those of :class:`~.on_policy.FastOnPolicyAlgorithm`."""
+
+    def train(self) -> None:
+        """Update the policy as SB3 does, once with the whole rollout."""
+        if self.network is None:
+            super().train()
+            return
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        batch = next(self.rollout_buffer.get(batch_size=None))
+        logits, values = self.network(batch.observations)
+        found = a2c_loss(
+            *log_prob_and_entropy(logits, batch.actions.long().flatten()),
+            values,
+            normalized(batch.advantages) if self.normalize_advantage else batch.advantages,
+            batch.returns,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+        )
+        self.descend(found.loss)
+        self._n_updates += 1
+        figures = torch.stack([value.detach() for value in found]).cpu().numpy()
+        names = (f"train/{name}" for name in A2CFigures._fields)
+        logged = dict(zip(names, figures, strict=True))
+        del logged["train/loss"]
+        self.log_update(logged)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 from typing import Any
 
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from rl_coordconv.algorithms.a2c import A2C
-from rl_coordconv.algorithms.ppo import PPO
-from rl_coordconv.config import RunConfig
+from rl_coordconv.algorithms.on_policy import FastOnPolicyAlgorithm
+from rl_coordconv.config import ALGORITHMS, RunConfig
+from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import policy_kwargs
+
+SWITCHES = ("precision", "compile", "channels_last", "buffer", "strict")
 
 
 def build(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
@@ -22,28 +27,53 @@ def build(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
 
     :param config: Validated config
     :param env: Its training environments
-    :raises UserError: The config is strict, and this machine cannot do what it asks for
+    :raises UserError: The config is strict and asks for what this machine cannot do, or it sets a switch for
+        speed that its algorithm does not have
     """
-    algorithm: Any = PPO if config.algo == "ppo" else A2C
-    return algorithm(
-        "CnnPolicy",
-        env,
-        **sb3_arguments(config),
-        precision=config.precision,
-        compile=config.compile,
-        channels_last=config.channels_last,
-        buffer=config.buffer,
-        strict=config.strict,
-    )
+    model_class = algorithm_class(config)
+    arguments = sb3_arguments(config)
+    if issubclass(model_class, FastOnPolicyAlgorithm):
+        arguments |= {name: getattr(config, name) for name in SWITCHES}
+    elif config.precision != "fp32" or config.compile:
+        raise UserError(f"{config.algo} has no switches for speed: leave out precision and compile")
+    return model_class("CnnPolicy", env, **arguments)
+
+
+def algorithm_class(config: RunConfig) -> type[Any]:
+    """Return the class of a config's algorithm."""
+    model = ALGORITHMS[config.algo].model
+    found: type[Any] = pkgutil.resolve_name(model) if isinstance(model, str) else model
+    return found
+
+
+def from_spaces(
+    model_class: Any,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    n_envs: int = 1,
+    **kwargs: Any,
+) -> BaseAlgorithm:
+    """
+    Return an algorithm without environments, made as SB3's ``load`` makes one.
+
+    :param model_class: An SB3 class, e.g. ``PPO``
+    :param observation_space: What its policy sees
+    :param action_space: What its policy answers
+    :param n_envs: How many environments it will take
+    :param kwargs: Further arguments of the class
+    """
+    model: BaseAlgorithm = model_class("CnnPolicy", None, _init_setup_model=False, **kwargs)
+    model.observation_space, model.action_space, model.n_envs = observation_space, action_space, n_envs
+    model._setup_model()
+    return model
 
 
 def sb3_arguments(config: RunConfig) -> dict[str, Any]:
-    """Return what SB3's own ``PPO`` or ``A2C`` would be given for a config."""
+    """Return what SB3's own class would be given for a config."""
     values = dataclasses.asdict(config.hyperparameters)
     values.pop("rms_prop_eps", None)
-    for name in ("learning_rate", "clip_range"):
-        if name in values:
-            values[name] = schedule(values[name], values.pop(f"{name}_schedule"))
+    for name in [name for name in values if f"{name}_schedule" in values]:
+        values[name] = schedule(values[name], values.pop(f"{name}_schedule"))
     return {**values, "device": config.device, "seed": config.seed, "policy_kwargs": _policy_kwargs(config)}
 
 
@@ -55,6 +85,6 @@ def schedule(value: float, name: str) -> float | LinearSchedule:
 def _policy_kwargs(config: RunConfig) -> dict[str, Any]:
     """Return SB3's ``policy_kwargs`` for the config's extractor (and A2C's TF-style RMSprop)."""
     policy = policy_kwargs(config.extractor, **config.extractor_options)
-    if config.algo == "a2c":
-        policy |= {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": config.a2c.rms_prop_eps}}
+    if (eps := getattr(config.hyperparameters, "rms_prop_eps", None)) is not None:
+        policy |= {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": eps}}
     return policy

@@ -27,6 +27,8 @@ from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder, write_text
 
 POLL_SECONDS = 0.2
+# OpenMP's threads sleep between two operations, instead of spinning on cores that the emulators need.
+WAITING = {"OMP_WAIT_POLICY": "passive"}
 # Linux tells a process when its parent has died, so that nothing trains on behind a killed comparison:
 # the trainer gets SIGTERM, saves and ends. (A hook between fork and exec would not be safe with threads.)
 TIED_TO_PARENT = """

@@ -11,7 +11,7 @@ import socket
 import threading
 from typing import Any
 
-from rl_coordconv.compare.jobs import Job, JobResult, run_job
+from rl_coordconv.compare.jobs import WAITING, Job, JobResult, run_job
 from rl_coordconv.compare.local import Show
 from rl_coordconv.errors import UserError
 
@@ -67,7 +67,7 @@ def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Even
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
     cpus, gpus = (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus else (1, 0)
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=NODE_DEATHS)(carry_out)
-    environment = {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
+    environment = {**WAITING, "OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
     waiting = list(jobs)
     running: dict[Any, Job] = {}
     results: dict[str, JobResult] = {}

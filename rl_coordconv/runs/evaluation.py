@@ -12,13 +12,16 @@ from scipy import stats
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Image
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import save_model
 from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.positions import bias_picture, positional_biases
 
 # Seeds of evaluation environments start here, away from those of training.
 EVAL_SEED = 10_000
@@ -61,7 +64,10 @@ def play_games(
     :param deterministic: Take the likeliest action instead of sampling (Atari results are usually sampled)
     :param callback: Called after every step with the locals of SB3's ``evaluate_policy``
     :return: Raw return and length in steps of each game
+    :raises UserError: The agent has other actions than the game
     """
+    if env.action_space != model.action_space:
+        raise UserError(f"the agent chooses from {model.action_space}, the game has {env.action_space}")
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -161,10 +167,17 @@ class PeriodicEvaluation(BaseCallback):
         self.folder.append_evaluation({"step": step, "returns": returns, "lengths": lengths})
         mean = float(np.mean(returns))
         writer = self.logger.output_formats[0]
-        values = {
+        pictures = {
+            f"coordconv/{layer}/positional_bias": Image(bias_picture(maps), "HWC")
+            for layer, maps in positional_biases(
+                self.model.policy, self.env.observation_space.shape or ()
+            ).items()
+        }
+        values: dict[str, Any] = {
             "eval/mean_reward": mean,
             "eval/iqm": summarise(returns)["iqm"],
             "eval/mean_ep_length": float(np.mean(lengths)),
+            **pictures,
         }
         writer.write(values, dict.fromkeys(values, ()), step)
         if mean > self.best:

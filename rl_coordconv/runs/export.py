@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
@@ -59,10 +59,10 @@ says little about the method.
 ## Use
 
 ```python
-from rl_coordconv import algorithms
+from rl_coordconv import load_agent
 
-model = algorithms.load_agent("{folder}")          # no unpickling; shapes and hashes are checked
-action, _ = model.predict(frames)              # frames: (batch, {stack}, {size}, {size}) uint8
+model = load_agent("{folder}")     # no unpickling; shapes and hashes are checked
+action, _ = model.predict(frames)  # frames: (batch, {stack}, {size}, {size}) uint8
 ```
 
 or `python scripts/evaluate.py {folder} --gif agent.gif`.
@@ -96,9 +96,7 @@ class PolicyOutputs(nn.Module):
 
         :param frames: ``(batch, 4, 84, 84) uint8``
         """
-        extractor = self.policy.features_extractor
-        # The class's own forward: the instance's may be compiled, or made for a memory format.
-        features = type(extractor).forward(extractor, frames.float() / 255)
+        features = self.policy.features_extractor(frames.float() / 255)
         actor, critic = self.policy.mlp_extractor(features)
         return self.policy.action_net(actor), self.policy.value_net(critic)
 
@@ -145,17 +143,12 @@ def save_policy(policy: ActorCriticPolicy, path: Path) -> None:
     save_file({name: value.contiguous() for name, value in weights.items()}, path)
 
 
-def load_policy(policy: ActorCriticPolicy, path: Path) -> None:
-    """
-    Give a policy the weights that :func:`save_policy` wrote.
-
-    :raises RuntimeError: Names or shapes differ
-    """
-    weights = load_file(path)
+def with_shared_extractor(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with the extractor thrice, as in SB3's: alone, of the actor, of the critic."""
     extractor = {name: value for name, value in weights.items() if name.startswith(EXTRACTOR)}
     for alias in ALIASES:
-        weights |= {alias + name.removeprefix(EXTRACTOR): value for name, value in extractor.items()}
-    policy.load_state_dict(weights)
+        weights = weights | {alias + name.removeprefix(EXTRACTOR): value for name, value in extractor.items()}
+    return weights
 
 
 def check_hashes(folder: Path) -> None:

@@ -86,8 +86,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _cause(error: BaseException, model: OnPolicyAlgorithm, config: RunConfig) -> tuple[Cause, str] | None:
     """Return what kind of fault an error is, and a line about it; None for an error of the program."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-        batch = "ppo.batch_size" if config.algo == "ppo" else "a2c.n_steps"
-        return "memory", f"out of memory: lower n_envs or {batch} in config.yaml"
+        batch = "batch_size" if hasattr(config.hyperparameters, "batch_size") else "n_steps"
+        return "memory", f"out of memory: lower n_envs or {config.algo}.{batch} in config.yaml"
     if isinstance(error, OSError) and error.errno in STORAGE:
         return "storage", f"cannot write '{error.filename or config.folder}': {STORAGE[error.errno]}"
     if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):

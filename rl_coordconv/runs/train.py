@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
@@ -13,7 +13,8 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from rl_coordconv.config import RunConfig
+from rl_coordconv.algorithms import build
+from rl_coordconv.config import ALGORITHMS, RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, TensorBoardExtras
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
@@ -22,15 +23,12 @@ from rl_coordconv.runs.faults import FiniteLoss, explained
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.progress import ProgressReport
 
-BuildModel = Callable[[RunConfig, VecEnv], OnPolicyAlgorithm]
 
-
-def train(config: RunConfig, build_model: BuildModel, command: str | None = None) -> RunFolder:
+def train(config: RunConfig, command: str | None = None) -> RunFolder:
     """
     Train a new agent.
 
     :param config: Validated config
-    :param build_model: Makes the SB3 algorithm from config and environments (``algorithms.build``)
     :param command: The command line to keep in ``command.txt``
     :return: The folder of the finished run
     :raises UserError: The config cannot be run; nothing has been created by then
@@ -39,19 +37,18 @@ def train(config: RunConfig, build_model: BuildModel, command: str | None = None
     folder = RunFolder(config.folder)
     folder.check_free()
     with training_env(config) as env:
-        model = build_model(config, env)
+        model = build(config, env)
         folder.create(config, command)
         with folder.lock():
             learn(model, config, folder, resumed=False)
     return folder
 
 
-def resume(path: Path | str, build_model: BuildModel) -> RunFolder:
+def resume(path: Path | str) -> RunFolder:
     """
     Continue a run from its newest intact checkpoint, or from the start if there is none yet.
 
     :param path: The run's folder
-    :param build_model: As for :func:`train`
     :return: The folder of the finished run
     :raises UserError: No run lives there, or another process is training it
     :raises Interrupted: A signal asked to stop; the state is saved
@@ -62,7 +59,7 @@ def resume(path: Path | str, build_model: BuildModel) -> RunFolder:
         print(f"'{folder.path}' is finished: nothing to resume", file=sys.stderr)
         return folder
     with folder.lock(), training_env(config) as env:
-        model = build_model(config, env)
+        model = build(config, env)
         checkpoint, damaged = newest_intact(folder.checkpoints)
         for path in damaged:
             print(f"checkpoint '{path}' is damaged: skipped", file=sys.stderr)
@@ -135,7 +132,7 @@ def learn(
                 model.learn(
                     remaining,
                     callback=list(callbacks),
-                    log_interval=1 if config.algo == "ppo" else 100,
+                    log_interval=ALGORITHMS[config.algo].log_interval,
                     reset_num_timesteps=False,
                 )
             evaluation.final()
@@ -159,4 +156,4 @@ class TensorBoardCurves(TensorBoardOutputFormat):
         self._is_closed = False
 
 
-__all__ = ["BuildModel", "Interrupted", "learn", "resume", "train"]
+__all__ = ["Interrupted", "learn", "resume", "train"]

@@ -59,15 +59,15 @@ def write_video(frames: list[np.ndarray], path: Path) -> None:
             imageio.imwrite(temporary, frames, fps=STEPS_PER_SECOND, codec="libx264", macro_block_size=2)
 
 
-def check_video_path(path: Path | None, suffix: str) -> None:
+def check_picture_path(path: Path | None, suffix: str) -> None:
     """
-    Refuse a video path that cannot be written, before a game is played for it.
+    Refuse a path that cannot be written, before a game is played for it.
 
-    :param path: Where the video goes, if anywhere
-    :param suffix: ``.gif`` or ``.mp4``
+    :param path: Where the film or picture goes, if anywhere
+    :param suffix: E.g. ``.gif``
     :raises UserError: The ending is another one, or the folder does not exist
     """
     if path is not None and path.suffix != suffix:
-        raise UserError(f"video '{path}' must end in {suffix}")
+        raise UserError(f"picture '{path}' must end in {suffix}")
     if path is not None and not path.absolute().parent.is_dir():
-        raise UserError(f"folder '{path.parent}' of video '{path}' does not exist")
+        raise UserError(f"folder '{path.parent}' of picture '{path}' does not exist")

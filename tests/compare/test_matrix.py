@@ -29,7 +29,7 @@ def test_arms_share_seeds_and_differ_in_what_they_name(matrix_file):
     by_arm = {arm: [job for job in comparison.jobs if job.arm == arm] for arm in comparison.arms}
     assert [len(jobs) for jobs in by_arm.values()] == [4, 4, 4]
     assert {(job.game, job.seed) for job in by_arm["cnn"]} == {(job.game, job.seed) for job in by_arm["a2c"]}
-    assert by_arm["a2c"][0].a2c.n_steps == 8
+    assert by_arm["a2c"][0].hyperparameters.n_steps == 8
     assert by_arm["all"][0].coord_layers == [0, 1, 2]
 
 

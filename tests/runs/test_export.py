@@ -18,7 +18,7 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 
-from rl_coordconv import algorithms
+from rl_coordconv import load_agent
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder
 
@@ -62,18 +62,66 @@ def frames() -> np.ndarray:
 
 
 def test_plays_as_the_original(trained, exported, monkeypatch):
-    original = algorithms.load_agent(trained, "cpu")
+    original = load_agent(trained, "cpu")
 
     def refuse(*args, **kwargs):
         raise AssertionError("something was unpickled")
 
     for module, name in ((pickle, "loads"), (pickle, "load"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, refuse)
-    copy = algorithms.load_agent(exported, "cpu")
+    copy = load_agent(exported, "cpu")
     expected, found = (model.predict(frames(), deterministic=True)[0] for model in (original, copy))
     assert (expected == found).all()
     for name, weight in original.policy.state_dict().items():
         assert torch.equal(weight, copy.policy.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("ppo", "ppo_run"),
+        ("agent", "agent"),
+        ("cnn", "comparison/Breakout/cnn/seed1"),
+        ("run", "comparison/Breakout/coordconv/seed1"),
+    ],
+)
+def test_agents_of_version_0_1_0_compute_what_they_computed(name, path):
+    expected = np.load(ROOT / "tests" / "data" / "v1" / "expected.npz")
+    model = load_agent(ROOT / "tests" / "data" / "v1" / path, "cpu")
+    policy, observations = model.policy, torch.as_tensor(frames())
+    with torch.no_grad():
+        logits = policy.get_distribution(observations).distribution.logits
+        values = policy.predict_values(observations)
+    assert (model.predict(frames(), deterministic=True)[0] == expected[f"{name}_actions"]).all()
+    # The samples hold unnormalised logits.
+    theirs = torch.as_tensor(expected[f"{name}_logits"]).log_softmax(1)
+    torch.testing.assert_close(logits, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(values, torch.as_tensor(expected[f"{name}_values"]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("says", "instead"),
+    [
+        ("precision: fp32", "precision: bf16"),
+        ("precision: fp32", "precision: bf16-rounding"),
+        ("compile: false", "compile: true"),
+        ("strict: false", "strict: true"),
+        ("overlap: null", "overlap: true"),
+    ],
+)
+def test_loads_whatever_the_switches_of_its_run_and_starts_no_game(says, instead, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a game was started")
+
+    monkeypatch.setattr("ale_py.ALEInterface.loadROM", refuse)
+    monkeypatch.setattr("ale_py.vector_env.AtariVectorEnv.__init__", refuse)
+    run = tmp_path / "run"
+    shutil.copytree(ROOT / "tests" / "data" / "v1" / "ppo_run", run)
+    text = (run / "config.yaml").read_text()
+    assert says in text
+    (run / "config.yaml").write_text(text.replace(says, instead).replace("strict: false", "strict: true"))
+    actions, _ = load_agent(run, "cpu").predict(frames())
+    assert actions.shape == (16,)
 
 
 def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
@@ -103,7 +151,7 @@ def test_onnx_computes_the_same(script, trained, tmp_path):
     assert script("export", trained, "agent", "--onnx") == 0
     session = onnxruntime.InferenceSession(str(tmp_path / "agent" / "policy.onnx"))
     logits, value = session.run(None, {"frames": frames()})
-    policy = algorithms.load_agent(trained, "cpu").policy
+    policy = load_agent(trained, "cpu").policy
     with torch.no_grad():
         distribution = policy.get_distribution(torch.as_tensor(frames()))
         expected = policy.predict_values(torch.as_tensor(frames()))
@@ -125,7 +173,7 @@ def test_changed_file_is_one_line(exported, script, capsys, name):
     assert capsys.readouterr().err.startswith("error: ")
     (exported / name).unlink()
     with pytest.raises(UserError):
-        algorithms.load_agent(exported, "cpu")
+        load_agent(exported, "cpu")
 
 
 def test_config_of_another_network_is_refused(exported):
@@ -136,7 +184,7 @@ def test_config_of_another_network_is_refused(exported):
     lines = [new if line.endswith("config.yaml") else line for line in sums]
     (exported / "SHA256SUMS").write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match="does not fit the config"):
-        algorithms.load_agent(exported, "cpu")
+        load_agent(exported, "cpu")
 
 
 def test_bad_export_is_one_line_and_leaves_nothing(exported, trained, script, capsys, tmp_path):

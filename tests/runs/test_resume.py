@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 
-from rl_coordconv import algorithms
 from rl_coordconv.config import parse_config
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact, save_checkpoint
@@ -31,6 +31,19 @@ OPTIONS = [
     *("--eval-freq", "0", "--eval-episodes", "1", "--total-timesteps", str(STEPS)),
     *("--ppo.n_steps", "32", "--ppo.batch_size", "64", "--ppo.n_epochs", "2"),
 ]
+
+
+def test_a_run_of_version_0_1_0_goes_on(tmp_path):
+    sample = Path(__file__).parents[1] / "data" / "v1" / "comparison" / "Breakout" / "coordconv" / "seed1"
+    shutil.copytree(sample, tmp_path / "run")
+    [checkpoint] = list_checkpoints(tmp_path / "run" / "checkpoints")
+    old = load_parameters(checkpoint, "cpu")["policy.optimizer"]
+    run = resume(tmp_path / "run")
+    assert run.finished
+    new = load_parameters(run.final_model, "cpu")["policy.optimizer"]
+    # The one weight per CoordConv layer has become two; the steps that the optimizer counts went on.
+    assert len(new["state"]) == len(old["state"]) + 1
+    assert {values["step"] for values in new["state"].values()} == {2 * old["state"][0]["step"]}
 
 
 @pytest.mark.slow
@@ -49,13 +62,13 @@ def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer,
         str(STEPS // 2),
     )
     config = parse_config([*OPTIONS, *backend, "--keep-checkpoints", "9"])
-    unbroken = train(dataclasses.replace(config, name="unbroken").validate(), algorithms.build)
+    unbroken = train(dataclasses.replace(config, name="unbroken").validate())
     broken = RunFolder("runs/broken/Breakout/coordconv/seed1")
     broken.create(dataclasses.replace(config, name="broken").validate())
     half = list_checkpoints(unbroken.checkpoints)[-1]
     (broken.checkpoints / half.name).write_bytes(half.read_bytes())
     torch.manual_seed(99)  # what a new process would have
-    resume(broken.path, algorithms.build)
+    resume(broken.path)
     expected, found = (load_parameters(run.final_model, "cpu") for run in (unbroken, broken))
     assert expected["policy"].keys() == found["policy"].keys()
     for name, weight in expected["policy"].items():

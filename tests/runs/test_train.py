@@ -34,8 +34,10 @@ def run_folder(folder: Path, algo: str = "ppo", arm: str = "coordconv", game: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", ["ppo", "a2c"])
-@pytest.mark.parametrize("extractor", ["cnn", "coordconv", "impala", "coordconv-impala"])
+@pytest.mark.parametrize(
+    ("algo", "extractor"),
+    [("ppo", "cnn"), ("a2c", "coordconv"), ("ppo", "coordconv-nature-pool"), ("a2c", "impala-pool")],
+)
 def test_run_of_each_algorithm_and_extractor_fills_its_folder(algo, extractor, script, curves, tmp_path):
     # A2C logs every 100 updates of n_steps 5 x 2 environments.
     steps = 1024
@@ -99,9 +101,7 @@ def test_the_final_evaluation_has_its_own_number_of_games(script, tmp_path):
 def test_saved_agent_plays_as_stock_sb3_loads_it(script, tmp_path):
     assert script("train", *SMALL, "--total-timesteps", 128) == 0
     run = run_folder(tmp_path)
-    from rl_coordconv import algorithms
-
-    model, config, _ = load_run(run.path, algorithms.build, "cpu")
+    model, config, _ = load_run(run.path, "cpu")
     stock = stable_baselines3.PPO.load(run.final_model, device="cpu")
     env = make_eval_env(config, 2)
     observation = env.reset()

@@ -1,15 +1,13 @@
 """
 What makes SB3's on-policy algorithms fast here, through the places where SB3 lets itself be extended.
 
-The losses, the updates and the order of the minibatches are SB3's own ``train()``. Changed are where frames
-are kept (``rollout_buffer_class``), how the features extractor computes, and the optimizer's kernel.
+Minibatches, losses and what is logged are SB3's own. Changed are where frames are kept
+(``rollout_buffer_class``), how the network computes (``network.py``), and the optimizer's kernel.
 """
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,48 +15,53 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
-from torch import nn
 
 from rl_coordconv.algorithms.buffer import DeviceRolloutBuffer
 from rl_coordconv.algorithms.memory import keep_freed_memory
+from rl_coordconv.algorithms.network import Network, is_covered, why_no_bf16, why_no_compile
 from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
-from rl_coordconv.algorithms.rounding import RoundToBF16
+from rl_coordconv.coordinates import split_optimizer_state
 from rl_coordconv.envs.halves import HalvedAtariVecEnv, join
 from rl_coordconv.errors import UserError
-
-Precision = Literal["fp32", "bf16", "bf16-rounding"]
-Buffer = Literal["host", "device"]
 
 
 class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
     """
     Mixin before SB3's ``PPO`` or ``A2C``: the same constructor with five more keywords.
 
-    With their defaults the algorithm is SB3's, bit for bit. Each side opens the other's zip files.
+    With their defaults the algorithm is SB3's own code. With ``buffer="device"`` it is this package's, equal
+    to SB3's to the bit on the CPU but for the order of sums in ``channels_last``, in the fused Adam (unless
+    ``optimizer_kwargs`` say ``fused=False``) and in halves. Each side opens the other's zip files. Policies
+    that are not of frames and discrete actions are left to SB3's code.
 
     :param precision: ``bf16`` computes the features extractor in bfloat16 autocast; weights, heads, losses
-        and optimizer stay in float32. ``bf16-rounding`` rounds much as bfloat16 does but computes in float32:
-        shows on a machine without bfloat16 units whether training bears such rounding
+        and optimizer stay in float32
     :param compile: Compile the features extractor for the batch sizes of rollout and update; on CUDA as
         CUDA graphs
     :param channels_last: Convolve in the ``channels_last`` memory format
-    :param buffer: ``device`` keeps rollouts in a :class:`~rl_coordconv.algorithms.buffer.DeviceRolloutBuffer`
+    :param buffer: ``device`` keeps rollouts in a :class:`~.buffer.DeviceRolloutBuffer`; the switches need it
     :param strict: Raise instead of warn where this machine cannot do what is asked
-    :raises UserError: With ``strict``: bf16 or compile cannot be had
+    :raises UserError: bf16 or compile without the device buffer, or with ``strict``: they cannot be had
     """
+
+    network: Network | None = None
 
     def __init__(
         self,
         *args: Any,
-        precision: Precision = "fp32",
+        precision: Literal["fp32", "bf16"] = "fp32",
         compile: bool = False,
         channels_last: bool = False,
-        buffer: Buffer = "host",
+        buffer: Literal["host", "device"] = "host",
         strict: bool = False,
         **kwargs: Any,
     ) -> None:
+        if buffer == "host" and (precision != "fp32" or compile):
+            raise UserError("precision bf16 and compile need buffer device, got buffer host")
         self.precision = precision
         self.compile = compile
         self.channels_last = channels_last
@@ -66,49 +69,29 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.strict = strict
         super().__init__(*args, **kwargs)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether everything is computed as in SB3."""
-        return (self.precision, self.compile, self.channels_last, self.buffer) == (
-            "fp32",
-            False,
-            False,
-            "host",
-        )
-
     def _setup_model(self) -> None:
-        if self.buffer == "device":
-            self.rollout_buffer_class = DeviceRolloutBuffer
-        super()._setup_model()
-        if self.is_plain:
+        if self.buffer == "host":
+            super()._setup_model()
             return
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")  # TF32
-        else:
-            keep_freed_memory()
-        policy = self.policy
-        kwargs = policy.optimizer_kwargs
-        if policy.optimizer_class is torch.optim.Adam:
-            kwargs = {**kwargs, "fused": True}
-            policy.optimizer = torch.optim.Adam(policy.parameters(), lr=self.lr_schedule(1), **kwargs)
-        elif policy.optimizer_class is RMSpropTFLike and self.device.type == "cuda":
-            policy.optimizer = ForeachRMSpropTFLike(policy.parameters(), lr=self.lr_schedule(1), **kwargs)
+        self.rollout_buffer_class = DeviceRolloutBuffer
+        given = self.policy_kwargs
+        self.policy_kwargs = with_fast_optimizer(given, self.device)
+        super()._setup_model()
+        self.policy_kwargs = given  # as saved, so that SB3 opens the file without this package's optimizer
         self._choose_what_works()
-        batch_size = getattr(self, "batch_size", self.n_steps * self.n_envs)
-        group_sizes = [group.env.num_envs for group in step_groups(self.env)] if self.env else []
-        accelerate(
-            policy.features_extractor,
-            self.precision,
-            self.channels_last,
-            compiled_for={self.n_envs, *group_sizes, batch_size} if self.compile else set(),
-        )
+        if is_covered(self.policy):
+            batch_size = getattr(self, "batch_size", self.n_steps * self.n_envs)
+            group_sizes = [group.env.num_envs for group in step_groups(self.env)] if self.env else []
+            sizes = {self.n_envs, *group_sizes, batch_size} if self.compile else set()
+            self.network = Network(self.policy, self.precision == "bf16", self.channels_last, sizes)
 
     def _choose_what_works(self) -> None:
         """Fall back, with one warning each, from what this machine cannot do."""
-        if self.precision == "bf16" and (reason := why_no_bf16(self.device)):
+        uncovered = "" if is_covered(self.policy) else "the policy is not one of frames and discrete actions"
+        if self.precision == "bf16" and (reason := uncovered or why_no_bf16(self.device)):
             self._fall_back("precision 'bf16'", reason)
             self.precision = "fp32"
-        if self.compile and (reason := why_no_compile(self.device)):
+        if self.compile and (reason := uncovered or why_no_compile(self.device)):
             self._fall_back("compile", reason)
             self.compile = False
 
@@ -120,7 +103,45 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         # SB3 has to open the file without this package's buffer.
         ours = ["rollout_buffer_class"] if self.buffer == "device" else []
-        return [*super()._excluded_save_params(), *ours]
+        return [*super()._excluded_save_params(), "network", *ours]
+
+    def set_parameters(
+        self,
+        load_path_or_dict: str | dict[str, Any],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Do as SB3 does; also take the optimizer of version 0.1.0, with one weight per CoordConv layer."""
+        parameters: Any = load_path_or_dict
+        if isinstance(load_path_or_dict, str):
+            _, parameters, _ = load_from_zip_file(load_path_or_dict, load_data=False, device=self.device)
+        if "policy.optimizer" in parameters:
+            state = split_optimizer_state(self.policy, parameters["policy.optimizer"])
+            parameters = {**parameters, "policy.optimizer": state}
+        super().set_parameters(parameters, exact_match, device)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        if self.network is not None and self.device.type == "cpu":
+            keep_freed_memory()
+        elif self.network is not None:
+            torch.set_float32_matmul_precision("high")  # TF32
+        return super()._setup_learn(*args, **kwargs)
+
+    def descend(self, loss: torch.Tensor) -> None:
+        """Do one step of the optimizer down the clipped gradient of a loss."""
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+
+    def log_update(self, figures: dict[str, Any]) -> None:
+        """Log an update's figures, and those that SB3's algorithms have in common."""
+        buffer = self.rollout_buffer
+        values, returns = (buffer.swap_and_flatten(x).flatten() for x in (buffer.values, buffer.returns))
+        figures["train/explained_variance"] = explained_variance(values, returns)
+        for name, value in figures.items():
+            self.logger.record(name, float(value))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
@@ -130,7 +151,7 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
 
         Where the environments are two halves, one half's emulators run while the network acts for the other.
         """
-        if not isinstance(rollout_buffer, DeviceRolloutBuffer):
+        if self.network is None or not isinstance(rollout_buffer, DeviceRolloutBuffer):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         try:
             return self._collect(env, callback, rollout_buffer, n_rollout_steps)
@@ -177,7 +198,8 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._update_info_buffer(infos, dones)
             for i in np.flatnonzero(dones):
                 if infos[i].get("TimeLimit.truncated", False):
-                    rewards[i] += self.gamma * self._value_of(infos[i]["terminal_observation"])
+                    terminal_observation = infos[i]["terminal_observation"][None]
+                    rewards[i] += (self.gamma * self._values_of(terminal_observation)).item()
             rollout_buffer.end_step(rewards)
             self._last_obs = new_obs
             self._last_episode_starts = dones
@@ -199,19 +221,15 @@ class FastOnPolicyAlgorithm(OnPolicyAlgorithm):
         episode_starts: np.ndarray,
     ) -> None:
         """Choose actions for a group, note them down, and set its emulators going."""
+        assert self.network is not None
         frames = buffer.put_frames(step, observations, episode_starts, group.envs)
-        with torch.no_grad():
-            actions, values, log_probs = self.policy(frames)
-        packed = torch.stack([actions.float(), values.flatten(), log_probs]).cpu().numpy()
+        packed = self.network.act(frames).cpu().numpy()
         buffer.put_decisions(step, packed[0], packed[1], packed[2], group.envs)
         group.env.step_async(packed[0].astype(np.int64))
 
-    def _value_of(self, observation: np.ndarray) -> float:
-        return float(self._values_of(observation[None]))
-
     def _values_of(self, observations: np.ndarray) -> torch.Tensor:
-        with torch.no_grad():
-            return self.policy.predict_values(torch.as_tensor(observations, device=self.device))
+        assert self.network is not None
+        return self.network.values(torch.as_tensor(observations, device=self.device))
 
 
 class StepGroup(NamedTuple):
@@ -228,52 +246,14 @@ def step_groups(env: VecEnv) -> list[StepGroup]:
     return [StepGroup(env, slice(None))]
 
 
-def accelerate(
-    extractor: nn.Module, precision: Precision, channels_last: bool, compiled_for: set[int]
-) -> None:
-    """
-    Make a features extractor compute as asked; parameters, state dict and output dtype stay as they are.
-
-    :param extractor: SB3 features extractor of images
-    :param precision: ``fp32``, ``bf16`` or ``bf16-rounding``
-    :param channels_last: Memory format of weights and observations
-    :param compiled_for: Batch sizes to compile for; other batches are rare and run as they are
-    """
-    eager: Callable[[torch.Tensor], torch.Tensor] = extractor.forward
-    compiled = eager
-    device = next(extractor.parameters()).device
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    if channels_last:
-        extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compiled_for:
-        mode = "reduce-overhead" if device.type == "cuda" else "default"
-        compiled = torch.compile(eager, dynamic=False, mode=mode)
-
-    def forward(observations: torch.Tensor) -> torch.Tensor:
-        run = compiled if len(observations) in compiled_for else eager
-        observations = observations.contiguous(memory_format=memory_format)
-        with (
-            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-            RoundToBF16() if precision == "bf16-rounding" else contextlib.nullcontext(),
-        ):
-            return run(observations).float()
-
-    extractor.forward = forward
-
-
-def why_no_bf16(device: torch.device) -> str:
-    """Return why bfloat16 would not be faster than float32 on this device, or an empty string."""
-    if device.type == "cuda":
-        return "" if torch.cuda.is_bf16_supported(False) else "this GPU has no bfloat16 units"
-    # AVX512_BF16 alone multiplies no faster than float32 here, and has conversions to pay for.
-    has_tiles = torch.backends.cpu.get_cpu_capability() != "DEFAULT" and torch.cpu._is_amx_tile_supported()
-    return "" if has_tiles else "this CPU has no bfloat16 matrix units (AMX), so float32 is faster"
-
-
-def why_no_compile(device: torch.device) -> str:
-    """Return why ``torch.compile`` does not work on this machine, or an empty string."""
-    try:
-        torch.compile(lambda x: x * 2 + 1, dynamic=False)(torch.ones(2, device=device))
-    except Exception as error:  # a missing compiler, header, or an unsupported Python: each has its own type
-        return f"torch.compile fails with {type(error).__name__}: {str(error).splitlines()[0]}"
-    return ""
+def with_fast_optimizer(policy_kwargs: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return SB3's ``policy_kwargs`` with the fastest kernel of the optimizer that they name."""
+    kind, kwargs = (
+        policy_kwargs.get("optimizer_class", torch.optim.Adam),
+        policy_kwargs.get("optimizer_kwargs"),
+    )
+    if kind is torch.optim.Adam:
+        return {**policy_kwargs, "optimizer_kwargs": {"fused": True, **(kwargs or {})}}
+    if kind is RMSpropTFLike and device.type == "cuda":
+        return {**policy_kwargs, "optimizer_class": ForeachRMSpropTFLike}
+    return policy_kwargs

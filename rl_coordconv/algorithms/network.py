@@ -1,0 +1,105 @@
+"""A policy as functions of frames: in which precision and memory format it computes, and how compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from torch import Tensor
+
+from rl_coordconv.algorithms.losses import sample
+
+
+class Network:
+    """
+    Compute an SB3 policy of uint8 frames and discrete actions; the policy itself stays as SB3 made it.
+
+    Weights, heads and outputs are float32 whatever the precision.
+
+    :param policy: The policy; :func:`is_covered` says which
+    :param bf16: Compute the features extractor in bfloat16 autocast
+    :param channels_last: Convolve in the ``channels_last`` memory format
+    :param compiled_for: Batch sizes to compile the extractor for; other batches are rare and run as they are
+    """
+
+    def __init__(
+        self, policy: ActorCriticPolicy, bf16: bool, channels_last: bool, compiled_for: set[int]
+    ) -> None:
+        self.policy = policy
+        self.bf16 = bf16
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.compiled_for = compiled_for
+        extractor = policy.features_extractor
+        self.compiled: Callable[[Tensor], Tensor] = extractor
+        if channels_last:
+            extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compiled_for:
+            mode = "reduce-overhead" if policy.device.type == "cuda" else "default"
+            self.compiled = torch.compile(extractor, dynamic=False, mode=mode)
+
+    def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Return action logits ``(batch, actions)`` and values ``(batch,)``, float32.
+
+        :param frames: ``(batch, stack, height, width) uint8``
+        """
+        images = frames.contiguous(memory_format=self.memory_format).float().div_(255)
+        extractor = self.compiled if len(frames) in self.compiled_for else self.policy.features_extractor
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.bf16):
+            features = extractor(images)
+        for_actor, for_critic = self.policy.mlp_extractor(features.float())
+        return self.policy.action_net(for_actor), self.policy.value_net(for_critic).flatten()
+
+    @torch.no_grad()
+    def act(self, frames: Tensor) -> Tensor:
+        """
+        Return sampled actions, values and log-probabilities, ``(3, batch) float32``.
+
+        :param frames: ``(batch, stack, height, width) uint8``
+        """
+        logits, values = self(frames)
+        actions, log_prob = sample(logits)
+        return torch.stack([actions.float(), values, log_prob])
+
+    @torch.no_grad()
+    def values(self, frames: Tensor) -> Tensor:
+        """
+        Return values ``(batch,) float32``.
+
+        :param frames: ``(batch, stack, height, width) uint8``
+        """
+        return self(frames)[1]
+
+
+def is_covered(policy: BasePolicy) -> bool:
+    """Return whether :class:`Network` computes what this policy does."""
+    return (
+        type(policy) in (ActorCriticPolicy, ActorCriticCnnPolicy)
+        and isinstance(policy, ActorCriticPolicy)
+        and isinstance(policy.action_space, spaces.Discrete)
+        and is_image_space(policy.observation_space)
+        and policy.normalize_images
+        and policy.share_features_extractor
+        and not policy.use_sde
+    )
+
+
+def why_no_bf16(device: torch.device) -> str:
+    """Return why bfloat16 would not be faster than float32 on this device, or an empty string."""
+    if device.type == "cuda":
+        return "" if torch.cuda.is_bf16_supported(False) else "this GPU has no bfloat16 units"
+    # AVX512_BF16 alone multiplies no faster than float32 here, and has conversions to pay for.
+    has_tiles = torch.backends.cpu.get_cpu_capability() != "DEFAULT" and torch.cpu._is_amx_tile_supported()
+    return "" if has_tiles else "this CPU has no bfloat16 matrix units (AMX), so float32 is faster"
+
+
+def why_no_compile(device: torch.device) -> str:
+    """Return why ``torch.compile`` does not work on this machine, or an empty string."""
+    try:
+        torch.compile(lambda x: x * 2 + 1, dynamic=False)(torch.ones(2, device=device))
+    except Exception as error:  # a missing compiler, header, or an unsupported Python: each has its own type
+        return f"torch.compile fails with {type(error).__name__}: {str(error).splitlines()[0]}"
+    return ""

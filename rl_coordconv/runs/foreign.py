@@ -1,0 +1,117 @@
+"""Agents that someone else trained with Stable-Baselines3 or RL Zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import stable_baselines3
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor
+
+from rl_coordconv.algorithms.build import from_spaces
+from rl_coordconv.config import FRAMES, RunConfig
+from rl_coordconv.errors import UserError, choose
+from rl_coordconv.extractors import policy_kwargs
+from rl_coordconv.runs.checkpoints import load_parameters
+from rl_coordconv.runs.export import with_shared_extractor
+
+SB3_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    name: getattr(stable_baselines3, name.upper()) for name in ("ppo", "a2c", "dqn")
+}
+# What playing does not need; in RL Zoo's zips schedules are functions of its own package.
+NOT_UNPICKLED: dict[str, Any] = {
+    "learning_rate": 0.0,
+    "lr_schedule": lambda _: 0.0,
+    "clip_range": lambda _: 0.0,
+    "clip_range_vf": None,
+    "exploration_schedule": lambda _: 0.0,
+}
+
+
+def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> BaseAlgorithm:
+    """
+    Put the tensors of a zip into the network that it is said to have; nothing is unpickled.
+
+    The number of actions and the sizes of features and hidden layers are those of the tensors.
+
+    :param path: An SB3 zip
+    :param algo: ``ppo``, ``a2c`` or ``dqn``
+    :param extractor: Its features extractor, by its name in configs
+    :param config: A config with that extractor, and the device
+    :raises UserError: It is damaged, or not such an agent
+    """
+    weights: dict[str, Tensor] = load_parameters(path, "cpu")["policy"]
+    try:
+        arguments: dict[str, Any] = {"device": config.device}
+        if algo == "dqn":
+            *hidden, n_actions = layer_sizes(weights, "q_net.q_net.")
+            net_arch: Any = hidden
+            arguments["buffer_size"] = 1
+            features = weights["q_net.features_extractor.linear.0.weight"]
+        else:
+            pi, vf = (layer_sizes(weights, f"mlp_extractor.{name}_net.") for name in ("policy", "value"))
+            net_arch = {"pi": pi, "vf": vf}
+            n_actions = len(weights["action_net.weight"])
+            features = weights["features_extractor.linear.0.weight"]
+            weights = with_shared_extractor(weights)
+        network = policy_kwargs(extractor, features_dim=len(features))
+        arguments["policy_kwargs"] = {**network, "net_arch": net_arch}
+        model = from_spaces(SB3_ALGORITHMS[algo], FRAMES, spaces.Discrete(n_actions), **arguments)
+        model.policy.load_state_dict(weights)
+    except (KeyError, ValueError, RuntimeError) as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise UserError(f"model '{path}' is no {algo} agent with extractor {extractor}: {detail}") from None
+    return model
+
+
+def layer_sizes(weights: dict[str, Tensor], prefix: str) -> list[int]:
+    """Return the outputs of the linear layers of an ``nn.Sequential`` in a state dict, in order."""
+    layers = {
+        int(name.removeprefix(prefix).partition(".")[0]): len(weight)
+        for name, weight in weights.items()
+        if name.startswith(prefix) and name.endswith(".weight")
+    }
+    return [layers[index] for index in sorted(layers)]
+
+
+def unpickle(path: Path, algo: str, config: RunConfig) -> BaseAlgorithm:
+    """
+    Load a zip as SB3 does: its pickled part can run any code.
+
+    :param path: An SB3 zip from a trusted source
+    :param algo: ``ppo``, ``a2c`` or ``dqn``
+    :param config: Says the device
+    :raises UserError: It does not load
+    """
+    load_parameters(path, "cpu")
+    small: dict[str, Any] = {"buffer_size": 1} if algo == "dqn" else {}
+    try:
+        return SB3_ALGORITHMS[algo].load(path, device=config.device, custom_objects=NOT_UNPICKLED, **small)
+    except Exception as error:
+        # Whatever unpickling a stranger's file raises is about that file.
+        raise UserError(f"model '{path}' does not load as {algo}: {error}") from None
+
+
+def load_zip(
+    path: Path, algo: str | None, game: str | None, extractor: str | None, trust: bool, device: str = "auto"
+) -> tuple[BaseAlgorithm, RunConfig, Path]:
+    """
+    Load an SB3 zip that is not inside of a run folder.
+
+    :param path: The zip
+    :param algo: ``ppo``, ``a2c`` or ``dqn``
+    :param game: The game it plays
+    :param extractor: Its features extractor; not needed with ``trust``
+    :param trust: Unpickle it, for classes of its own
+    :param device: Where to put the agent
+    :return: The agent, a config for evaluation, and the path
+    :raises UserError: It is damaged, not such an agent, or something is not said
+    """
+    if algo is None or game is None or (extractor is None and not trust):
+        raise UserError("a zip from elsewhere needs --algo, --game and --extractor (or --trust: unpickle it)")
+    choose("algo", algo, SB3_ALGORITHMS)
+    config = RunConfig(game=game, extractor=extractor or "cnn", device=device).validate()
+    model = unpickle(path, algo, config) if trust else load_tensors(path, algo, str(extractor), config)
+    return model, config, path

@@ -1,0 +1,109 @@
+"""Zips that stock SB3 and RL Zoo write play without unpickling, or with it where they are trusted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, DQN, PPO
+
+from rl_coordconv import CoordConvImpalaCNN, CoordConvNatureCNN, make_atari_vec_env
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.foreign import load_zip
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (16, 4, 84, 84), dtype=np.uint8)
+AGENTS = {
+    "ppo": (PPO, "cnn", {"features_extractor_kwargs": {"features_dim": 32}}),
+    "a2c": (A2C, "coordconv", {"features_extractor_class": CoordConvNatureCNN}),  # SB3 adds two hidden layers
+    "dqn": (DQN, "cnn", {"net_arch": [16]}),
+    "impala": (PPO, "impala", {"features_extractor_class": CoordConvImpalaCNN, "net_arch": []}),
+}
+
+
+def save(name: str, path: Path, **kwargs) -> tuple[str, str, np.ndarray]:
+    """Write a zip; return algorithm, extractor, and what the agent answers to ``FRAMES``."""
+    kind, extractor, policy_kwargs = AGENTS[name]
+    policy_kwargs = dict(policy_kwargs)
+    if name == "impala":
+        policy_kwargs["features_extractor_kwargs"] = {"coord_layers": []}
+    kwargs |= {"buffer_size": 10} if kind is DQN else {"n_steps": 8}
+    env = make_atari_vec_env("Pong", 1)
+    model = kind("CnnPolicy", env, policy_kwargs=policy_kwargs, device="cpu", seed=1, **kwargs)
+    env.close()
+    model.save(path)
+    return kind.__name__.lower(), extractor, model.predict(FRAMES, deterministic=True)[0]
+
+
+@pytest.fixture
+def refuse_pickle(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was unpickled")
+
+    for module, name in ((pickle, "loads"), (pickle, "load"), (cloudpickle, "loads"), (cloudpickle, "load")):
+        monkeypatch.setattr(module, name, refuse)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_plays_from_its_tensors_alone(name, tmp_path, refuse_pickle):
+    algo, extractor, expected = save(name, tmp_path / "agent.zip")
+    model, config, _ = load_zip(tmp_path / "agent.zip", algo, "pong", extractor, False, "cpu")
+    assert config.game == "Pong"
+    assert (model.predict(FRAMES, deterministic=True)[0] == expected).all()
+
+
+@pytest.mark.parametrize(("algo", "extractor"), [("ppo", "impala"), ("ppo", "coordconv"), ("dqn", "cnn")])
+def test_another_network_is_refused(algo, extractor, tmp_path):
+    save("ppo", tmp_path / "agent.zip")
+    with pytest.raises(UserError, match=f"is no {algo} agent with extractor {extractor}"):
+        load_zip(tmp_path / "agent.zip", algo, "pong", extractor, False, "cpu")
+
+
+def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, capsys):
+    save("ppo", tmp_path / "agent.zip")
+    say = ("agent.zip", "--games", 1, "--n-envs", 1, "--device", "cpu")
+    for args, says in (
+        (("--algo", "ppo", "--game", "pong"), "needs --algo, --game and --extractor"),
+        (("--algo", "pppo", "--game", "pong", "--extractor", "cnn"), "did you mean 'ppo'?"),
+        (("--algo", "ppo", "--game", "pong", "--extractor", "ccn"), "did you mean 'cnn'?"),
+        (("--algo", "ppo", "--game", "breakout", "--extractor", "cnn"), "the agent chooses from Discrete(6)"),
+        ((), "say what it is with --algo"),
+    ):
+        assert script("evaluate", *say, *args) == 2
+        assert says in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
+
+
+def rl_zoo_schedule(tmp_path: Path) -> None:
+    """Write a zip whose schedules are functions of a package that is not installed."""
+    module = types.ModuleType("rl_zoo3_missing.utils")
+    exec("def schedule(progress):\n    return 1e-4 * progress", vars(module))
+    sys.modules["rl_zoo3_missing"] = types.ModuleType("rl_zoo3_missing")
+    sys.modules[module.__name__] = module
+    module.schedule.__module__ = module.__name__
+    try:
+        save("ppo", tmp_path / "zoo.zip", learning_rate=module.schedule, clip_range=module.schedule)
+    finally:
+        del sys.modules["rl_zoo3_missing"], sys.modules[module.__name__]
+
+
+def test_a_zoo_zip_loads_where_its_package_is_missing(tmp_path):
+    rl_zoo_schedule(tmp_path)
+    with zipfile.ZipFile(tmp_path / "zoo.zip") as archive:
+        pickled = json.loads(archive.read("data"))["learning_rate"][":serialized:"]
+    with pytest.raises(ModuleNotFoundError, match="rl_zoo3_missing"):
+        pickle.loads(base64.b64decode(pickled))
+    trusted, _, _ = load_zip(tmp_path / "zoo.zip", "ppo", "pong", None, True, "cpu")
+    plain, _, _ = load_zip(tmp_path / "zoo.zip", "ppo", "pong", "cnn", False, "cpu")
+    expected, found = (model.predict(FRAMES, deterministic=True)[0] for model in (trusted, plain))
+    assert (expected == found).all()
+    for name, weight in trusted.policy.state_dict().items():
+        assert torch.equal(weight, plain.policy.state_dict()[name])
