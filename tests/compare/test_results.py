@@ -110,10 +110,7 @@ def test_the_report_is_drawn_from_the_recorded_scores_alone(script, recorded):
     text = (folder / "report.md").read_text()
     assert "**Breakout**: coordconv is **better** than cnn" in text
     assert len(re.findall(r"\]\((figures/\w+\.png)\)", text)) == 5
-    assert (
-        before.items()
-        <= {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}.items()
-    )
+    assert before == {name: (folder / name).read_bytes() for name in before}
     assert not (folder / "summary").exists()
 
 
