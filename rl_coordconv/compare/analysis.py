@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rl_coordconv.compare import statistics
-from rl_coordconv.compare.collect import RunData, collect, curve_on_grid, step_grid, taking_part
+from rl_coordconv.compare.collect import collect
+from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.human import REFERENCE, human_normalised
-from rl_coordconv.compare.matrix import Comparison
+from rl_coordconv.compare.rundata import RunData, taking_part
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.versus import ArmOnGame, Versus, compare_on_game
 
@@ -92,32 +93,31 @@ def analyse(comparison: Comparison) -> Analysis:
     games = []
     for game in comparison.games:
         all_runs = [run for run in runs if run.game == game]
-        taking, end = taking_part(all_runs)
-        notes += _cuts(game, all_runs, taking, end)
+        taking, grid = taking_part(all_runs)
+        notes += _cuts(game, all_runs, taking, grid)
         if taking:
-            games.append(game_result(comparison, game, taking, end))
+            games.append(game_result(comparison, game, taking, grid))
             notes += _scores(comparison, games[-1], taking)
     return Analysis(comparison, runs, games, overall(comparison, games), notes)
 
 
-def game_result(comparison: Comparison, game: str, runs: Sequence[RunData], end: int) -> GameResult:
+def game_result(comparison: Comparison, game: str, runs: Sequence[RunData], grid: np.ndarray) -> GameResult:
     """
     Return what the runs of one game say.
 
     :param comparison: What is compared
     :param game: The game
     :param runs: Those taking part
-    :param end: The step up to which they are compared
+    :param grid: The steps at which they are compared
     """
-    grid = step_grid(end)
     arms = {}
     score = kind_of_score(comparison, runs)
     for arm in comparison.arms:
-        curves = {run.seed: curve_on_grid(run, grid) for run in runs if run.arm == arm}
+        curves = {run.seed: run.at(grid) for run in runs if run.arm == arm}
         scores = {seed: float(curve[-1]) for seed, curve in curves.items()}
         if score == "eval":
-            ours = {run.seed: run.evaluation for run in runs if run.arm == arm}
-            scores = {seed: float(found.mean()) for seed, found in ours.items() if found is not None}
+            ours = {run.seed: run.eval_score for run in runs if run.arm == arm}
+            scores = {seed: found for seed, found in ours.items() if found is not None}
         if curves:
             final = statistics.mean_of_runs(np.array([*scores.values()]))
             band = curve_band(np.array([*curves.values()]))
@@ -140,7 +140,7 @@ def kind_of_score(comparison: Comparison, runs: Sequence[RunData]) -> str:
     :return: ``eval`` if it is wanted and every arm has a run with a final evaluation, else ``train``
     """
     arms = {run.arm for run in runs}
-    evaluated = {run.arm for run in runs if run.evaluation is not None}
+    evaluated = {run.arm for run in runs if run.eval_score is not None}
     return comparison.score if evaluated == arms else "train"
 
 
@@ -227,25 +227,26 @@ def _scores(comparison: Comparison, result: GameResult, runs: Sequence[RunData])
     """Say where scores are not the final evaluation that was asked for, or are of few games."""
     if comparison.score == "train":
         return []
-    without = [run for run in runs if run.evaluation is None]
+    without = [run for run in runs if run.eval_score is None]
     names = _listed([f"{run.arm}/seed{run.seed}" for run in without])
     if result.score == "train":
         return [
             f"{result.game}: scores are the last training games, as an arm has no final evaluation: {names}."
         ]
-    few = min(len(run.evaluation) for run in runs if run.evaluation is not None)
+    few = min(run.eval_games for run in runs if run.eval_score is not None)
     notes = [f"{result.game}: without a final evaluation, so not in the scores: {names}."] if without else []
     if few < FEW_GAMES:
         notes.append(f"{result.game}: scores of only {few} games: set final_eval_episodes to 20 or more.")
     return notes
 
 
-def _cuts(game: str, runs: Sequence[RunData], taking: Sequence[RunData], end: int) -> list[str]:
+def _cuts(game: str, runs: Sequence[RunData], taking: Sequence[RunData], grid: np.ndarray) -> list[str]:
     """Say which runs of a game are left out or cut to the common grid."""
     notes = []
     names = {id(run): f"{run.arm}/seed{run.seed} ({run.last_step:,} steps)" for run in runs}
     if out := [names[id(run)] for run in runs if not any(run is other for other in taking)]:
         notes.append(f"{game}: left out until further on or with a finished game: {_listed(out)}.")
+    end = round(grid[-1]) if len(grid) else 0
     if cut := [names[id(run)] for run in taking if run.last_step > end]:
         notes.append(f"{game}: runs differ in length; cut to the first {end:,} steps: {_listed(cut)}.")
     return notes

@@ -179,10 +179,9 @@ def coordinate_use(analysis: Analysis) -> Figure:
             ]
             if not curves:
                 continue
-            grid = np.linspace(
-                max(curve[0][0] for curve in curves), min(curve[0][-1] for curve in curves), 100
-            )
-            mean = np.mean([np.interp(grid, *curve) for curve in curves], axis=0)
+            length = min(map(len, curves))
+            grid = next(run.grid for run in used if run.game == game)[:length]
+            mean = np.mean([curve[:length] for curve in curves], axis=0)
             style = ("-", "--", ":", "-.")[number % 4]
             axes.plot(grid, mean, style, color=colours[arm], label=f"{arm}: {layer}")
         axes.set(xlabel="steps (4 frames each)", ylabel="share of weight norm")

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_coordconv.compare.matrix import Comparison, label
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.matrix import label
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder, write_text

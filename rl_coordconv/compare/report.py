@@ -21,8 +21,8 @@ from statistics import median
 import markdown
 
 from rl_coordconv.compare.analysis import Analysis, analyse
+from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.figures import draw_all
-from rl_coordconv.compare.matrix import Comparison
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.tensorboard import write_page
 from rl_coordconv.compare.tidy import write_csv
@@ -74,8 +74,9 @@ def write_report(comparison: Comparison) -> Path:
         body = body.replace(f'src="{path.relative_to(folder)}"', f'src="data:image/png;base64,{data}"')
     page = folder / "report.html"
     write_text(page, PAGE.format(title=folder.name, body=body))
-    write_page(analysis, folder / "summary")
-    write_csv(analysis)
+    if comparison.results != folder:  # else it is the tables that this report was made from
+        write_page(analysis, folder / "summary")
+        write_csv(analysis.runs, folder)
     return page
 
 
@@ -178,7 +179,8 @@ def _aggregates(analysis: Analysis) -> str:
 def _speeds(analysis: Analysis) -> str:
     rows = []
     for arm in analysis.comparison.arms:
-        speeds = [run.fps for run in analysis.runs if run.arm == arm and run.fps]
+        speeds = [run.progress.steps_per_second for run in analysis.runs if run.arm == arm]
+        speeds = [speed for speed in speeds if speed]
         rows.append([arm, f"{median(speeds):,.0f}" if speeds else "-"])
     return "Median of the runs' own steps per second, as many side by side as there were.\n\n" + _table(
         ["arm", "steps/s"], rows

@@ -20,8 +20,8 @@ from rliable import metrics
 from torch.utils.tensorboard import SummaryWriter
 
 from rl_coordconv.compare.analysis import Analysis, GameResult, Overall
-from rl_coordconv.compare.collect import RunData, curve_on_grid
 from rl_coordconv.compare.human import human_normalised
+from rl_coordconv.compare.rundata import RunData
 
 ALL_GAMES = "all games/iqm"
 BAND = ("mean", "lower", "upper")
@@ -64,7 +64,7 @@ def _write_all_games(writer: SummaryWriter, analysis: Analysis, overall: Overall
     grids = {result.game: result.grid for result in analysis.games}
     used = [run for run in analysis.runs if run.arm == arm and _in_overall(run, overall)]
     scores = np.array(
-        [[human_normalised(run.game, score) for score in curve_on_grid(run, grids[run.game])] for run in used]
+        [[human_normalised(run.game, score) for score in run.at(grids[run.game])] for run in used]
     )
     for point, column in enumerate(scores.T, start=1):
         if np.isfinite(column).all():

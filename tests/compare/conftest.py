@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from rl_coordconv.compare.matrix import Comparison, load_comparison
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.config import RunConfig
 from rl_coordconv.runs.folder import Progress, RunFolder
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -10,11 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rl_coordconv.compare.collect import collect
+from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.local import slot_environment
-from rl_coordconv.compare.matrix import Comparison, load_comparison
+from rl_coordconv.compare.matrix import load_comparison
+from rl_coordconv.runs.folder import RunFolder
 
 COMPARE = Path(__file__).parents[2] / "scripts" / "compare.py"
 MATRIX = """
@@ -67,9 +69,9 @@ def check_complete(folder: Path, steps: int) -> Comparison:
     for run in runs:
         assert run.finished
         assert run.last_step == steps
-        evaluations = [json.loads(line) for line in (run.path / "evaluations.jsonl").open()]
-        assert [evaluation["step"] for evaluation in evaluations] == [steps]
-        assert sorted(run.steps) == list(run.steps)
+        path = RunFolder(folder / run.name)
+        assert [evaluation["step"] for evaluation in path.read_evaluations()] == [steps]
+        assert np.all(np.diff(path.read_games()[0]) >= 0)
     assert (folder / "report.html").is_file()
     return comparison
 

@@ -14,8 +14,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
+from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.human import human_normalised
-from rl_coordconv.compare.matrix import Comparison, load_comparison
+from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.runs.folder import Progress, RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +202,7 @@ def test_a_comparison_loads_as_it_was_saved_or_by_its_runs_alone(written, matrix
     assert Comparison.load(comparison.folder) == dataclasses.replace(comparison, jobs=(), score="train")
     comparison.file.unlink()
     found = Comparison.load(comparison.folder)
-    assert dataclasses.replace(comparison, jobs=()) == found
+    assert dataclasses.replace(comparison, jobs=(), options={}) == found
 
 
 @pytest.mark.parametrize("text", ["games: [Pong]\n", "games: 3\nforeign: {}\n", "[1]\n", ": :"])
