@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rl_coordconv.compare.analysis import Analysis, Overall
+from rl_coordconv.compare.positions import positional_biases
 from rl_coordconv.compare.statistics import Estimate, performance_profile
 from rl_coordconv.runs.folder import atomic_path
 
@@ -39,6 +40,8 @@ def draw_all(analysis: Analysis, folder: Path) -> dict[str, Path]:
         figures["Performance profile"] = profile(analysis.overall)
     if any(run.coord_use for run in analysis.runs):
         figures["Use of coordinates"] = coordinate_use(analysis)
+    if maps := positional_biases(analysis):
+        figures["What coordinates add"] = maps
     paths = {}
     for title, figure in figures.items():
         paths[title] = folder / f"{title.lower().replace(' ', '_').replace('-', '_')}.png"

@@ -51,6 +51,8 @@ HOW_TO_READ = """## How to read it
   all runs (higher is better), the **optimality gap** how far runs fall short of 1 (lower is better).
 * **Probability of improvement**: how likely a run of the arm beats a run of the baseline; 0.5 is a draw.
 * **Share of weight norm on coordinates**: how position-dependent a layer chose to be.
+* **What coordinates add**: each square is the map that one filter adds to its output, whatever the screen
+  shows; red adds, blue subtracts, one scale per arm.
 * With several verdicts at a level of 95 %, expect one in twenty to be wrong by chance alone.
 """
 
@@ -102,6 +104,7 @@ def report_text(analysis: Analysis, figures: dict[str, Path]) -> str:
         "Human-normalised scores": _aggregates(analysis),
         "Performance profile": "",
         "Use of coordinates": "",
+        "What coordinates add": "",
     }
     for title, table in sections.items():
         if title in figures:

@@ -46,9 +46,9 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert "Read with care" not in text
     for name in re.findall(r"\]\((figures/\w+\.png)\)", text):
         assert imageio.imread(folder / name).std() > 5
-    assert len(re.findall(r"!\[", text)) == 5
+    assert len(re.findall(r"!\[", text)) == 6
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     assert 'src="figures' not in page
     assert "http" not in page
 
