@@ -22,7 +22,7 @@ STEPS = 10_000
 def matrix_file(tmp_path: Path) -> Callable[..., Path]:
     """Write a matrix of two arms and return the file."""
 
-    def write(text: str = "", games: str = "[Breakout, Pong]", seeds: str = "[1, 2, 3]") -> Path:
+    def write(text: str = "", games: str = "[Breakout, Pong]", seeds: str = "[1, 2, 3, 4]") -> Path:
         file = tmp_path / "mine.yaml"
         common = f"{{algo: ppo, total_timesteps: {STEPS}, device: cpu}}"
         arms = "{cnn: {extractor: cnn}, coordconv: {extractor: coordconv}}"
