@@ -28,10 +28,10 @@ from typing import Any
 
 import yaml
 
-from rl_coordconv.cli import read_yaml
 from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
+from rl_coordconv.options import read_yaml
 from rl_coordconv.runs.folder import RunFolder, write_text
 
 KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms", "score")
