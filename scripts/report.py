@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_coordconv.cli import parse_dataclass
-from rl_coordconv.compare.comparison import Comparison
-from rl_coordconv.compare.report import write_report
-from rl_coordconv.errors import exit_on_user_error
+from rl_coordconv.errors import exit_on_user_error, script_needs
+
+with script_needs("report"):
+    from rl_coordconv.cli import parse_dataclass
+    from rl_coordconv.compare.comparison import Comparison
+    from rl_coordconv.compare.report import write_report
 
 
 @dataclass

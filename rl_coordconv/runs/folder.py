@@ -38,9 +38,9 @@ from typing import Any, Literal
 import numpy as np
 
 from rl_coordconv import machine
-from rl_coordconv.cli import read_yaml
 from rl_coordconv.config import RunConfig, config_from_dict, upgrade
 from rl_coordconv.errors import UserError
+from rl_coordconv.options import read_yaml
 
 README = """# {game} / {arm} / seed {seed}
 
