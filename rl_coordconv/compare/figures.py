@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import GameResult
+from rl_coordconv.compare.positions import positional_biases
 from rl_coordconv.compare.published import RL_ZOO
 from rl_coordconv.compare.statistics import Estimate, performance_profile
 from rl_coordconv.runs.folder import atomic_path
@@ -70,6 +71,8 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     for page in pages:
         if any(run.coord_use and run.game == result.game for run in analysis.runs for result in page):
             yield "Use of coordinates", coordinate_use(analysis, page)
+    if maps := positional_biases(analysis):
+        yield "What coordinates add", maps
 
 
 def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:

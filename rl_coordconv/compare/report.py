@@ -55,6 +55,8 @@ HOW_TO_READ = """## How to read it
   all runs (higher is better), the **optimality gap** how far runs fall short of 1 (lower is better).
 * **Probability of improvement**: how likely a run of the arm beats a run of the baseline; 0.5 is a draw.
 * **Share of weight norm on coordinates**: how position-dependent a layer chose to be.
+* **What coordinates add**: each square is the map that one filter adds to its output, whatever the screen
+  shows; red adds, blue subtracts, one scale per arm.
 * **Adding seeds** until a verdict appears is not a test at 5 %: looking again once or twice after adding
   seeds makes it 8 to 11 %. Fix the number before, or take what was added as a comparison of its own.
 """

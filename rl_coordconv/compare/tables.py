@@ -135,4 +135,5 @@ SECTIONS: dict[str, Callable[[Analysis], Table] | None] = {
     "Human-normalised IQM over steps": None,
     "Performance profile": None,
     "Use of coordinates": None,
+    "What coordinates add": None,
 }

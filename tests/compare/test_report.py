@@ -58,9 +58,9 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert text.index("**All games**") < text.index("questions") < text.index("**Breakout**")
     for name in re.findall(r"\]\((figures/\w+\.png)\)", text):
         assert imageio.imread(folder / name).std() > 5
-    assert len(re.findall(r"!\[", text)) == 7
+    assert len(re.findall(r"!\[", text)) == 8
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 8
     assert 'src="figures' not in page
     assert "http" not in page
 
