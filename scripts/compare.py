@@ -77,8 +77,9 @@ def main(args: Sequence[str]) -> None:
     check_existing_runs(comparison)
     kept = Results(config.results, comparison) if config.results else None
     comparison = kept.comparison if kept else comparison
-    comparison.save()
+    comparison.make_folder()
     with RunFolder(comparison.folder).lock():
+        comparison.save()
         jobs = make_jobs(comparison, TRAIN, config.retries)
         results = execute(kept.open_jobs(jobs) if kept else jobs, config, kept)
         page = write_report(comparison)

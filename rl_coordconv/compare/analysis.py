@@ -55,10 +55,10 @@ def analyse(comparison: Comparison) -> Analysis:
     Read and compute everything, from whatever is there.
 
     :param comparison: From ``Comparison.load``
-    :raises UserError: A run trained elsewhere cannot be read
+    :raises UserError: The recorded scores cannot be read
     """
-    runs = collect(comparison)
-    notes = about_runs(comparison, runs)
+    runs, broken = collect(comparison)
+    notes = broken + about_runs(comparison, runs)
     interim = bool(missing_runs(comparison, runs)) or any(run.progress.state not in ENDED for run in runs)
     games = []
     for game in comparison.games:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_foreign
 from rl_coordconv.compare.read import read_run
@@ -10,29 +13,36 @@ from rl_coordconv.compare.tidy import read_csv
 from rl_coordconv.runs.folder import RunFolder
 
 
-def collect(comparison: Comparison) -> list[RunData]:
+def collect(comparison: Comparison) -> tuple[list[RunData], list[str]]:
     """
     Read every run of a comparison that has begun, in the order of games, arms and seeds.
 
     :param comparison: From ``Comparison.load`` or ``load_comparison``
-    :return: A run that is both in the folder and recorded comes from the folder if it is finished there
-    :raises UserError: A run trained elsewhere, or the recorded scores, cannot be read
+    :return: The runs, one that is both in the folder and recorded from the folder if it is finished there;
+        and a line for every run that cannot be read
+    :raises UserError: The recorded scores cannot be read
     """
     name = comparison.folder.name
-    runs = [
-        read_run(run, name, game, arm, seed)
+    reads: list[tuple[str, Callable[[], RunData]]] = [
+        (f"{game}/{arm}/seed{seed}", functools.partial(read_run, run, name, game, arm, seed))
         for game in comparison.games
         for arm in comparison.arms
         for seed in comparison.seeds
         if (run := RunFolder(comparison.folder / game / arm / f"seed{seed}")).config_file.is_file()
     ]
-    runs += [
-        read_foreign(path, name, game, arm, number)
+    reads += [
+        (f"{game}/{arm}: {path}", functools.partial(read_foreign, path, name, game, arm, number))
         for arm, games in comparison.foreign.items()
         for game, paths in games.items()
         for number, path in enumerate(paths, start=1)
         if not (comparison.results and not path.exists())
     ]
+    runs, broken = [], []
+    for what, read in reads:
+        try:
+            runs.append(read())
+        except Exception as error:  # whatever a damaged file makes a parser raise is about that one run
+            broken.append(f"{what}: left out, as it cannot be read: {type(error).__name__}: {error}.")
     if comparison.results is not None:
         finished = {run.name for run in runs if run.finished}
         recorded = [run for run in read_csv(comparison.results) if run.name not in finished]
@@ -40,4 +50,4 @@ def collect(comparison: Comparison) -> list[RunData]:
         runs = [run for run in runs if run.name not in replaced] + recorded
     games, arms = (list(names) for names in (comparison.games, comparison.arms))
     wanted = [run for run in runs if run.game in games and run.arm in arms]
-    return sorted(wanted, key=lambda run: (games.index(run.game), arms.index(run.arm), run.seed))
+    return sorted(wanted, key=lambda run: (games.index(run.game), arms.index(run.arm), run.seed)), broken

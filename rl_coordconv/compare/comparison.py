@@ -57,12 +57,20 @@ class Comparison:
         """What the report reads: ``comparison.yaml``."""
         return self.folder / "comparison.yaml"
 
-    def save(self) -> None:
-        """Write ``comparison.yaml`` into the folder, made if it is not there."""
+    def make_folder(self) -> None:
+        """
+        Make the folder if it is not there.
+
+        :raises UserError: It cannot be made
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output folder '{self.folder}' cannot be made: {error}") from None
+
+    def save(self) -> None:
+        """Write ``comparison.yaml`` into the folder, made if it is not there."""
+        self.make_folder()
         write_text(self.file, self.to_yaml())
 
     def to_yaml(self) -> str:

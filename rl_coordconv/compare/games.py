@@ -14,9 +14,9 @@ from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.verdicts import UNDECIDED, Question, Verdict
 
-# Runs have taken off or not where this share of their whole range lies empty between two groups of at least
-# 2.
-EMPTY_SHARE = 0.4
+# Runs have taken off or not where they make two groups of 2 or more, further apart than each is wide, times
+# this.
+GAP = 1.5
 FEWEST_FOR_GROUPS = 6
 
 
@@ -156,16 +156,17 @@ def two_groups(scores: Sequence[np.ndarray]) -> float | None:
     """
     Return the score that parts the runs of a game into two groups, or None where they make one.
 
-    :param scores: Of every arm
+    :param scores: Of every arm; some arm must have runs in both groups, else it is the arms that differ
     """
     values = np.sort(np.concatenate(list(scores))) if scores else np.empty(0)
-    if len(values) < FEWEST_FOR_GROUPS or np.ptp(values) == 0:
+    if len(values) < FEWEST_FOR_GROUPS:
         return None
-    gaps = np.diff(values)[1:-1]
-    widest = int(np.argmax(gaps)) + 1
-    if gaps.max() < EMPTY_SHARE * np.ptp(values):
+    widest = int(np.argmax(np.diff(values)[1:-1])) + 1
+    low, high = values[: widest + 1], values[widest + 1 :]
+    if high[0] - low[-1] <= GAP * max(np.ptp(low), np.ptp(high)):
         return None
-    return float((values[widest] + values[widest + 1]) / 2)
+    middle = float((low[-1] + high[0]) / 2)
+    return middle if any(arm.min() < middle < arm.max() for arm in scores) else None
 
 
 def shared_scores(ours: ArmOnGame, baseline: ArmOnGame) -> tuple[np.ndarray, np.ndarray]:

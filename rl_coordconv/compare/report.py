@@ -20,6 +20,7 @@ from pathlib import Path
 
 import markdown
 
+from rl_coordconv.compare.alone import alone
 from rl_coordconv.compare.analysis import Analysis, analyse
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.figures import draw_all
@@ -70,8 +71,13 @@ def write_report(comparison: Comparison, extra_format: str | None = None, with_l
     :param extra_format: ``svg`` or ``pdf`` figures beside PNG
     :param with_latex: Whether to write ``tables.tex``
     :return: ``report.html``
-    :raises UserError: A run trained elsewhere cannot be read
+    :raises UserError: The recorded scores cannot be read
     """
+    with alone(comparison.folder):
+        return _write(comparison, extra_format, with_latex)
+
+
+def _write(comparison: Comparison, extra_format: str | None, with_latex: bool) -> Path:
     folder = comparison.folder
     analysis = analyse(comparison)
     figures = draw_all(analysis, folder / "figures", extra_format)

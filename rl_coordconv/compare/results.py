@@ -13,13 +13,11 @@ draws the report from the folder alone.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rl_coordconv.compare.alone import alone
 from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV, Comparison
 from rl_coordconv.compare.jobs import Job, JobResult
 from rl_coordconv.compare.matrix import check_recorded_options
@@ -93,7 +91,7 @@ class Results:
             return
         names = {run.name for run in runs}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(self.folder):
+        with alone(self.folder):
             kept = [run for run in read_csv(self.folder) if run.name not in names]
             ordered = sorted([*kept, *runs], key=lambda run: (run.game, run.arm, run.seed))
             write_text(self.folder / self.comparison.file.name, self.comparison.to_yaml())
@@ -102,15 +100,3 @@ class Results:
 
 def _joined(names: tuple, more: tuple) -> tuple:
     return tuple(dict.fromkeys((*names, *more)))
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against another process that adds to it; a lock on the folder itself leaves no file."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # file systems without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
