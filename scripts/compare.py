@@ -22,18 +22,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from rl_coordconv.cli import parse_dataclass
-from rl_coordconv.compare.jobs import Job, JobResult, make_jobs
-from rl_coordconv.compare.local import default_slots, run_local
-from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
-from rl_coordconv.compare.on_ray import run_on_ray
-from rl_coordconv.compare.plan import plan
-from rl_coordconv.compare.report import write_report
-from rl_coordconv.compare.results import Results
-from rl_coordconv.compare.table import MatrixTable
-from rl_coordconv.compare.tidy import read_csv
-from rl_coordconv.errors import UserError, exit_on_user_error
-from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+
+with script_needs("report"):
+    from rl_coordconv.cli import parse_dataclass
+    from rl_coordconv.compare.jobs import Job, JobResult, make_jobs
+    from rl_coordconv.compare.local import default_slots, run_local
+    from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
+    from rl_coordconv.compare.on_ray import run_on_ray
+    from rl_coordconv.compare.plan import plan
+    from rl_coordconv.compare.report import write_report
+    from rl_coordconv.compare.results import Results
+    from rl_coordconv.compare.table import MatrixTable
+    from rl_coordconv.compare.tidy import read_csv
+    from rl_coordconv.runs.folder import RunFolder
 
 TRAIN = (sys.executable, str(Path(__file__).absolute().with_name("train.py")))
 

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rl_coordconv.cli import gather_list, parse_dataclass
-from rl_coordconv.compare.collect import Collected, collect
-from rl_coordconv.compare.comparison import Comparison
-from rl_coordconv.compare.report import Style, write_report
-from rl_coordconv.compare.select import merged, parsed_labels, relabelled, selected
-from rl_coordconv.errors import UserError, exit_on_user_error
+from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+
+with script_needs("report"):
+    from rl_coordconv.cli import gather_list, parse_dataclass
+    from rl_coordconv.compare.collect import Collected, collect
+    from rl_coordconv.compare.comparison import Comparison
+    from rl_coordconv.compare.report import Style, write_report
+    from rl_coordconv.compare.select import merged, parsed_labels, relabelled, selected
 
 
 @dataclass

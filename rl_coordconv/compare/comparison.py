@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from rl_coordconv.cli import read_yaml
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError, choose
+from rl_coordconv.options import read_yaml
 from rl_coordconv.runs.folder import write_text
 
 SCORES = ("eval", "train")

@@ -25,11 +25,11 @@ import glob
 from pathlib import Path
 from typing import Any
 
-from rl_coordconv.cli import read_yaml
 from rl_coordconv.compare.comparison import SCORES, Comparison
 from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
+from rl_coordconv.options import read_yaml
 from rl_coordconv.runs.folder import RunFolder
 
 KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms", "score")

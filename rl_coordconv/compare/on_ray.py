@@ -17,7 +17,7 @@ from typing import Any
 
 from rl_coordconv.compare.jobs import Job, JobResult, run_job
 from rl_coordconv.compare.local import Show
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, needs
 
 # Nodes that may die under one run before it counts as failed.
 NODE_DEATHS = 10
@@ -54,11 +54,9 @@ def run_on_ray(
 
 
 def _start_ray(address: str | None) -> Any:
-    try:
+    with needs("ray"):
         import ray
         import ray.util.scheduling_strategies
-    except ImportError:
-        raise UserError("executor ray needs Ray: pip install 'rl-coordconv[ray]'") from None
     try:
         if address is not None and ":" in address and "://" not in address:
             # Ray itself tries for five minutes, then kills the process.

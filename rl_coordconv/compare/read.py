@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rl_coordconv.cli import read_yaml
 from rl_coordconv.compare.rundata import Curve, RunData, with_curve
+from rl_coordconv.options import read_yaml
 from rl_coordconv.runs.folder import RunFolder
 
 COORD_TAG = ("coordconv/", "/coord_weight_ratio")
