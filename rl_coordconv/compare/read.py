@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rl_coordconv.compare.rundata import Curve, RunData, with_curve
 from rl_coordconv.options import read_yaml
+from rl_coordconv.runs import decisions
 from rl_coordconv.runs.folder import RunFolder
 
 COORD_TAG = ("coordconv/", "/coord_weight_ratio")
@@ -80,6 +81,9 @@ def read_machine(run: RunFolder, options: Mapping[str, Any]) -> dict[str, str]:
         versions = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
         found |= {name: str(versions[name]) for name in VERSIONS if name in versions}
         found["device"] = "cpu" if options.get("device") == "cpu" else str(versions.get("gpu", "cpu"))
+    # What ``auto`` chose on that machine.
+    for switch, choice in dict(decisions.read(run.path / decisions.FILE) or {}).items():
+        found[switch] = str(choice["choice"])
     return found
 
 
