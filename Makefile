@@ -1,11 +1,12 @@
 # make demo: set up and run the main job.  make test: set up and run lint, types and all tests.
+# make docs: the site, into site/.  make benchmark: speeds on this machine, into docs/benchmarks/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test clean
+.PHONY: install demo test docs benchmark clean
 
 install: $(STAMP)
 
@@ -24,5 +25,11 @@ test: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses auto
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+benchmark: install
+	$(BIN)/python scripts/benchmark.py all
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site
