@@ -89,5 +89,9 @@ class _AddChannelsLast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        grad = grads[0]
-        return grad, grad.permute(0, 2, 3, 1).sum(0, keepdim=True).permute(0, 3, 1, 2)
+        [grad] = grads
+        flat = grad.permute(0, 2, 3, 1).reshape(len(grad), -1)
+        # A matrix product sums a large batch in half the time of sum(0); in low precision it would round.
+        is_exact = flat.dtype in (torch.float32, torch.float64)
+        summed = flat.new_ones(1, len(flat)) @ flat if is_exact else flat.sum(0)
+        return grad, summed.view(1, *grad.shape[2:], -1).permute(0, 3, 1, 2)

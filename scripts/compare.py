@@ -4,8 +4,11 @@ Train every run of a comparison and report whether CoordConv helps.
 python scripts/compare.py --config configs/compare/smoke.yaml
 python scripts/compare.py --config configs/compare/atari9_ppo.yaml --executor ray --address auto
 
-Started again, it skips finished runs and goes on with unfinished ones. On disk afterwards, under
-``runs/<name>/``: the runs, ``report.html``, ``report.md``, ``figures/``, ``summary/`` (for TensorBoard).
+python scripts/compare.py --config configs/compare/smoke.yaml --results docs/results/smoke
+
+With --results, scores and curves outlive the runs: what is recorded there is not trained again. Started
+again, it skips finished runs and goes on with unfinished ones. On disk afterwards, under ``runs/<name>/``:
+the runs, ``report.html``, ``report.md``, ``figures/``, ``summary/`` (for TensorBoard).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ with script_needs("report"):
     from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
     from rl_coordconv.compare.on_ray import run_on_ray
     from rl_coordconv.compare.report import write_report
+    from rl_coordconv.compare.results import Results
     from rl_coordconv.compare.table import MatrixTable
     from rl_coordconv.runs.folder import RunFolder
 
@@ -45,6 +49,7 @@ class CompareConfig:
         address: Ray cluster to join, e.g. auto or 10.0.0.1:6379 (null: start Ray on this machine)
         retries: How often a failed run is tried again
         output: Folder that holds all experiments (null: the file's, else runs)
+        results: Folder to commit, in which scores and curves outlive the runs (null: none)
     """
 
     config: Path | None = None
@@ -53,6 +58,7 @@ class CompareConfig:
     address: str | None = None
     retries: int = 2
     output: str | None = None
+    results: Path | None = None
 
 
 @exit_on_user_error
@@ -69,10 +75,13 @@ def main(args: Sequence[str]) -> None:
         raise UserError("address is for --executor ray")
     comparison = load_comparison(config.config, config.output)
     check_existing_runs(comparison)
-    comparison.save()
+    kept = Results(config.results, comparison) if config.results else None
+    comparison = kept.comparison if kept else comparison
+    comparison.make_folder()
     with RunFolder(comparison.folder).lock():
+        comparison.save()
         jobs = make_jobs(comparison, TRAIN, config.retries)
-        results = execute(jobs, config)
+        results = execute(kept.open_jobs(jobs) if kept else jobs, config, kept)
         page = write_report(comparison)
     print(f"report   {page}\ncurves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
     failed = {name: result for name, result in results.items() if result.state == "failed"}
@@ -85,8 +94,8 @@ def main(args: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-def execute(jobs: list[Job], config: CompareConfig) -> dict[str, JobResult]:
-    """Carry out the jobs; on SIGINT or SIGTERM they save and end."""
+def execute(jobs: list[Job], config: CompareConfig, kept: Results | None) -> dict[str, JobResult]:
+    """Carry out the jobs and record their scores; on SIGINT or SIGTERM they save and end."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -96,9 +105,15 @@ def execute(jobs: list[Job], config: CompareConfig) -> dict[str, JobResult]:
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with MatrixTable(jobs) as table:
+
+            def show(results: dict[str, JobResult]) -> None:
+                table.show(results)
+                if kept:
+                    kept.record(jobs, results)
+
             if config.executor == "ray":
-                return run_on_ray(jobs, config.slots, config.address, table.show, stop)
-            return run_local(jobs, config.slots or default_slots(len(jobs)), table.show, stop)
+                return run_on_ray(jobs, config.slots, config.address, show, stop)
+            return run_local(jobs, config.slots or default_slots(len(jobs)), show, stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

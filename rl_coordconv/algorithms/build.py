@@ -14,9 +14,10 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.algorithms.on_policy import FastOnPolicyAlgorithm
-from rl_coordconv.config import ALGORITHMS, RunConfig
+from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import policy_kwargs
+from rl_coordconv.hyperparameters import ALGORITHMS
 
 SWITCHES = ("precision", "compile", "channels_last", "buffer", "strict")
 

@@ -68,6 +68,10 @@ State = Literal["running", "finished", "stopped", "failed", "diverged", "unfinis
 Cause = Literal["", "signal", "memory", "storage", "environment", "loss", "error"]
 
 
+class FolderInUse(UserError):
+    """Another process holds the folder."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """
@@ -199,13 +203,19 @@ class RunFolder:
         """
         Hold the folder for this process; the lock goes with the process, however it ends.
 
-        :raises UserError: Another process is training here
+        :raises FolderInUse: Another process is training here
+        :raises UserError: The file system has no locks
         """
         with open(self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"run folder '{self.path}' is in use by another process") from None
+            except BlockingIOError:
+                raise FolderInUse(f"run folder '{self.path}' is in use by another process") from None
+            except OSError as error:
+                raise UserError(
+                    f"run folder '{self.path}' cannot be locked ({error.strerror}): its file system has no "
+                    "locks, choose an --output on another"
+                ) from None
             yield
 
     def read_progress(self) -> Progress:

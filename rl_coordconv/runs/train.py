@@ -14,8 +14,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.algorithms import build
-from rl_coordconv.config import ALGORITHMS, RunConfig
+from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, TensorBoardExtras
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
 from rl_coordconv.runs.evaluation import PeriodicEvaluation

@@ -13,7 +13,7 @@ SMALL = ("--canvas", 16, "--square", 3, "--device", "cpu")
 
 
 def test_both_networks_a_table_and_a_figure(script, capsys, tmp_path):
-    args = ("regression", "--split", "quadrant", *SMALL, "--seeds", 1, 2, "--budget", 2)
+    args = ("regression", "--split", "quadrant", *SMALL, "--seeds", 1, 2, "--updates", 20)
     assert script("toy", *args) == 0
     output = capsys.readouterr().out
     assert "906" in output
@@ -41,11 +41,20 @@ def test_all_runs_every_task_and_split_within_its_budget(script, capsys, tmp_pat
     assert len(results) == 3 * 2 * 2
     assert sum(result["seconds"] for result in results) < 20
     assert len(list((tmp_path / "here").rglob("figure.png"))) == 6
-    assert capsys.readouterr().out.count("seconds_to_best") == 6
+    assert capsys.readouterr().out.count("training_seconds") == 6
+
+
+def test_all_arms_are_both_stacks_with_and_without_coordinates(script, tmp_path):
+    assert script("toy", "rendering", *SMALL, "--arch", "all", "--updates", 2, "--width", 1) == 0
+    results = json.loads((tmp_path / "runs/toy/rendering/quadrant/results.json").read_text())
+    assert list(results["runs"]) == ["coordconv", "coordconv-blind", "conv", "conv-coords"]
+    counts = {arm: runs["1"]["parameters"] for arm, runs in results["runs"].items()}
+    assert counts["coordconv"] > counts["coordconv-blind"]
+    assert counts["conv-coords"] > counts["conv"]
 
 
 def test_finished_runs_are_kept_and_other_options_refused(script, capsys, tmp_path):
-    args = ("classification", *SMALL, "--budget", 0.5)
+    args = ("classification", *SMALL, "--updates", 3)
     assert script("toy", *args, "--arch", "coordconv") == 0
     folder = tmp_path / "runs" / "toy" / "classification" / "quadrant"
     before = (folder / "coordconv" / "seed1" / "result.json").read_bytes()
@@ -75,6 +84,8 @@ BAD = {
     "negative budget": (["rendering", "--budget", "-3"], "budget is -3"),
     "endless budget": (["rendering", "--budget", "inf"], "budget is inf"),
     "budget not a number": (["rendering", "--budget", "nan"], "budget is nan"),
+    "weight decay": (["rendering", "--weight-decay", "-1"], "weight_decay is -1"),
+    "updates": (["rendering", "--updates", "0"], "updates is 0"),
     "width": (["rendering", "--width", "0"], "width is 0"),
     "filter": (["rendering", "--filter", "7"], "2, 3 or 4"),
     "absent device": (["rendering", "--device", "cuda:99"], "cuda:99"),

@@ -14,12 +14,12 @@ from torch import nn
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.toy.figures import draw_toy
-from rl_coordconv.tasks.toy.models import make_model
+from rl_coordconv.tasks.toy.models import ARCHS, make_model
 from rl_coordconv.tasks.toy.not_so_clevr import SPLITS, NotSoClevr
 from rl_coordconv.tasks.toy.tasks import TASKS, make_task
 from rl_coordconv.tasks.toy.training import RECIPES, Recipe, Training
 
-ARCHS = ("coordconv", "conv")
+BOTH = ("coordconv", "conv")
 SECONDS_PER_RUN = 60.0
 
 
@@ -29,21 +29,34 @@ class ToyConfig(Experiment):
 
     Args:
         task: classification, rendering, regression, or all (every task, both splits)
-        arch: coordconv, conv (the plain network) or both
+        arch: coordconv, conv (the plain network), both, or all: coordconv-blind (the first without
+            coordinates) and conv-coords (the second with coordinates) as well
         split: uniform (20 % held out at random) or quadrant (a quarter of the canvas held out); all has both
         canvas: Side of the canvas in pixels
         square: Side of the square in pixels
         seeds: One run per arch each
-        width: Width of the plain transposed convolutions
-        filter: Filter size of the plain transposed convolutions
-        budget: Seconds for all runs together, shared equally (null: 60 a run)
+        width: Width of the transposed convolutions
+        filter: Filter size of the transposed convolutions
+        lr: AdamW's learning rate at the start, which falls to 0 over the updates (null: the recipe's)
+        weight_decay: AdamW's (null: the recipe's)
+        batch_size: Samples per update (null: the recipe's)
+        updates: Most updates of a run (null: the recipe's)
+        budget: Seconds after which runs are stopped, all together, shared equally (null: 60 a run)
         device: auto, cpu, cuda or cuda:N
         name: Folder of the experiments, inside of output
         output: Folder for curves, results and figures
     """
 
-    measurements: ClassVar = ("train_score", "test_score", "seconds_to_best", "parameters")
-    ratios: ClassVar = ("seconds_to_best", "parameters")
+    measurements: ClassVar = (
+        "train_score",
+        "test_score",
+        "solved",
+        "training_seconds",
+        "evaluation_seconds",
+        "updates",
+        "parameters",
+    )
+    ratios: ClassVar = ("training_seconds", "updates", "parameters")
     free: ClassVar = (*Experiment.free, "arch")
 
     task: str = field(kw_only=False)
@@ -53,18 +66,22 @@ class ToyConfig(Experiment):
     square: int = 9
     width: int = 2
     filter: int = 3
+    lr: float | None = None
+    weight_decay: float | None = None
+    batch_size: int | None = None
+    updates: int | None = None
     budget: float | None = None
     name: str = "toy"
     seeds: list[int] = field(default_factory=lambda: [1])
 
     @property
     def arms(self) -> tuple[str, ...]:
-        return ARCHS if self.arch == "both" else (self.arch,)
+        return {"both": BOTH, "all": tuple(ARCHS)}.get(self.arch, (self.arch,))
 
     @property
     def title(self) -> str:
         score = TASKS[self.task].score_name
-        return f"{self.task}, {self.split} split, {self.canvas} pixels; score: {score}, best evaluation"
+        return f"{self.task}, {self.split} split, {self.canvas} pixels; score: {score}"
 
     @property
     def folder(self) -> Path:
@@ -80,9 +97,11 @@ class ToyConfig(Experiment):
 
     def check(self) -> None:
         """Refuse options that cannot be run, before anything is written."""
-        choose("arch", self.arch, (*ARCHS, "both"))
+        choose("arch", self.arch, (*ARCHS, "both", "all"))
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise UserError(f"budget is {self.budget}: it must be more than 0 seconds")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"weight_decay is {self.weight_decay}: it must be 0 or more")
         super().check()
         NotSoClevr(self.canvas, self.square)
         for arm in self.arms:
@@ -95,15 +114,26 @@ class ToyConfig(Experiment):
     def facts(self) -> dict[str, Any]:
         return {"score": TASKS[self.task].score_name}
 
+    def recipe(self, arm: str) -> Recipe:
+        """Return how an arm is trained: the task's recipe with the options that were given."""
+        given = {
+            "learning_rate": self.lr,
+            "weight_decay": self.weight_decay,
+            "batch_size": self.batch_size,
+            "updates": self.updates,
+        }
+        changes: Any = {key: value for key, value in given.items() if value is not None}
+        return dataclasses.replace(RECIPES[self.task, ARCHS[arm][0]], **changes)
+
     def train(self, run: Run, recipe: Recipe | None = None) -> Outcome:
         """
         Train one run.
 
         :param run: Arm, seed, device, TensorBoard and progress bar
-        :param recipe: How (default: the one of task and arm)
+        :param recipe: How (default: :meth:`recipe`)
         """
         data = NotSoClevr(self.canvas, self.square)
-        recipe = recipe or RECIPES[self.task, run.arm]
+        recipe = recipe or self.recipe(run.arm)
         model = self.make_model(run.arm).to(run.device)
         splits = data.split(self.split, run.seed)
         return Training(make_task(self.task, data), model, recipe, splits, run, self.run_seconds).outcome()

@@ -18,7 +18,12 @@ from rl_coordconv.tasks.toy.tasks import Task, make_task
 if TYPE_CHECKING:
     from rl_coordconv.tasks.toy.config import ToyConfig
 
-NAMES = {"coordconv": "CoordConv", "conv": "plain convolutions"}
+NAMES = {
+    "coordconv": "CoordConv",
+    "coordconv-blind": "the same without coordinates",
+    "conv": "plain convolutions",
+    "conv-coords": "the same with coordinates",
+}
 
 
 def draw_toy(config: ToyConfig, results: dict[str, Any]) -> None:
@@ -78,7 +83,7 @@ def plot_learning(axes: Axes, histories: Sequence[Tensor], task: Task) -> None:
         for color, (name, values) in enumerate(zip(("train", "test"), scores, strict=True)):
             label = name if number == 0 else None
             axes.plot(seconds, values, ".-", color=f"C{color}", ms=4, lw=1, label=label)
-    axes.set(xlabel="seconds", title=f"{task.score_name} while learning, seeds: {len(histories)}")
+    axes.set(xlabel="seconds of training", title=f"{task.score_name} while learning, seeds: {len(histories)}")
     if task.higher_is_better:
         axes.set_ylim(-0.03, 1.03)
     else:

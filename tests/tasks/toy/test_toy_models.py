@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.layers import AddCoords, CoordConv2d
-from rl_coordconv.tasks.toy.models import CoordClassifier, CoordRegressor, count_parameters, make_model
+from rl_coordconv.tasks.toy.models import MaxPoolRegressor, PixelClassifier, count_parameters, make_model
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
 from rl_coordconv.tasks.toy.tasks import sampled_softmax_loss
 
@@ -20,13 +20,17 @@ from rl_coordconv.tasks.toy.tasks import sampled_softmax_loss
         ("classification", "coordconv", 7_553),
         ("regression", "coordconv", 906),
         ("classification", "conv", 409_921),
+        # Two coordinates less (32 filters of 1 x 1), or more (all six layers of 3 x 3).
+        ("classification", "coordconv-blind", 7_553 - 2 * 32),
+        ("classification", "conv-coords", 409_921 + 2 * 9 * (3 * 128 + 2 * 64 + 1)),
+        ("regression", "coordconv-blind", 906 - 2 * 8),
     ],
 )
 def test_networks_at_64x64_have_the_papers_size(task, arch, parameters):
     assert count_parameters(make_model(task, arch, "uniform", 64)) == parameters
 
 
-def literal(model: CoordClassifier) -> nn.Sequential:
+def literal(model: PixelClassifier) -> nn.Sequential:
     """Return the classifier as the paper draws it, on a tiled input with coordinate channels."""
     first = nn.Conv2d(4, 32, 1)
     first.weight, first.bias = nn.Parameter(model.first.concat_weight()), model.first.bias
@@ -37,7 +41,7 @@ def literal(model: CoordClassifier) -> nn.Sequential:
 
 def test_classifier_equals_the_literal_concat_of_a_tiled_input():
     torch.manual_seed(0)
-    model = CoordClassifier(16).double()
+    model = PixelClassifier(16).double()
     model.coords = model.coords.double()
     xy = torch.rand(3, 2, dtype=torch.float64) * 2 - 1
     expected = literal(model)(xy[:, :, None, None].expand(-1, -1, 16, 16)).flatten(1)
@@ -49,7 +53,7 @@ def test_classifier_equals_the_literal_concat_of_a_tiled_input():
 
 def test_sampled_softmax_estimates_the_full_cross_entropy():
     torch.manual_seed(0)
-    data, model = NotSoClevr(32), CoordClassifier(32)
+    data, model = NotSoClevr(32), PixelClassifier(32)
     with torch.no_grad():
         # Larger than at the start, so that pixels differ.
         for parameter in model.parameters():
@@ -84,12 +88,36 @@ def test_without_coordinate_weights_coordconv_is_exactly_translation_equivariant
     assert torch.equal(before, centred_map(model, moved)[..., 4:-4, 4:-4])
 
 
-def test_regressor_starts_with_positive_weights_on_the_image():
+def test_without_coordinates_every_pixel_looks_the_same_to_the_classifier():
+    logits = PixelClassifier(16, coordinates=False)(torch.rand(3, 2))
+    assert torch.equal(logits, logits[:, :1].expand(3, 256))
+
+
+def test_coordinates_are_the_only_difference_between_an_arm_and_its_twin():
+    for arch, twin in (("coordconv", "coordconv-blind"), ("conv-coords", "conv")):
+        for task in ("classification", "rendering", "regression"):
+            torch.manual_seed(0)
+            model = make_model(task, arch, "uniform", 16, 1)
+            blind = make_model(task, twin, "uniform", 16, 1)
+            state = model.state_dict()
+            extra = set(state) - set(blind.state_dict())
+            assert extra
+            assert all(name.endswith("coord_weight") for name in extra)
+            blind.load_state_dict({name: value for name, value in state.items() if name not in extra})
+
+
+def test_regressor_starts_on_the_square_with_outputs_that_differ():
+    data = NotSoClevr(32)
     for seed in range(5):
         torch.manual_seed(seed)
-        model = CoordRegressor()
-        empty, full = model(torch.zeros(1, 1, 32, 32)), model(torch.ones(1, 1, 32, 32))
-        assert bool((full - empty > 0.5).all())
+        model = MaxPoolRegressor()
+        image = data.squares(torch.tensor([[20, 9]])).requires_grad_()
+        output = model(image)
+        assert output.abs().max() < 2.5
+        assert (output[0, 0] - output[0, 1]).abs() > 1e-3
+        (gradient,) = torch.autograd.grad(output.sum(), image)
+        y, x = gradient[0, 0].nonzero(as_tuple=True)
+        assert bool((data.squares(torch.tensor([[20, 9]]))[0, 0, y, x] == 1).all())
 
 
 @pytest.mark.parametrize(
