@@ -64,11 +64,12 @@ class RunConfig:
         final_eval_episodes: Full games of the evaluation at the end, the run's score (null: as many)
         checkpoint_freq: Steps between two checkpoints
         keep_checkpoints: How many of the newest checkpoints stay
-        precision: Of the features extractor: fp32, or bf16 where the machine is faster with it
-        compile: Compile the features extractor (on CUDA as CUDA graphs)
+        precision: Of the features extractor: fp32, bf16 where the machine has units for it, or auto
+        compile: Compile the features extractor: true, false or auto (auto measures what is faster)
         channels_last: Convolve in the channels_last memory format
         buffer: Where rollouts are kept: on the training device, each frame once, or as SB3 does on the host
-        halves: Let half of the environments play while the network acts for the others (null: on CUDA)
+        halves: Let half of the environments play while the network acts for the others (null: on CUDA where
+            environments outnumber cores)
         strict: Stop, not warn, where precision or compile cannot be had
         hyperparameters: The section of the algorithm in use (null: its defaults)
     """
@@ -99,8 +100,8 @@ class RunConfig:
     final_eval_episodes: int | None = None
     checkpoint_freq: int = 100_000
     keep_checkpoints: int = 3
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    compile: bool | Literal["auto"] = False
     channels_last: bool = True
     buffer: Literal["device", "host"] = "device"
     halves: bool | None = None

@@ -30,9 +30,11 @@ with script_needs("report"):
     from rl_coordconv.compare.local import default_slots, run_local
     from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
     from rl_coordconv.compare.on_ray import run_on_ray
+    from rl_coordconv.compare.plan import plan
     from rl_coordconv.compare.report import write_report
     from rl_coordconv.compare.results import Results
     from rl_coordconv.compare.table import MatrixTable
+    from rl_coordconv.compare.tidy import read_csv
     from rl_coordconv.runs.folder import RunFolder
 
 TRAIN = (sys.executable, str(Path(__file__).absolute().with_name("train.py")))
@@ -81,7 +83,11 @@ def main(args: Sequence[str]) -> None:
     with RunFolder(comparison.folder).lock():
         comparison.save()
         jobs = make_jobs(comparison, TRAIN, config.retries)
-        results = execute(kept.open_jobs(jobs) if kept else jobs, config, kept)
+        jobs = kept.open_jobs(jobs) if kept else jobs
+        slots = config.slots or (None if config.executor == "ray" else default_slots(len(jobs)))
+        known = read_csv(config.results or comparison.folder)
+        print("\n".join(plan(comparison, jobs, slots, known)), file=sys.stderr)
+        results = execute(jobs, config, slots, kept)
         page = write_report(comparison)
     print(f"report   {page}\ncurves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
     failed = {name: result for name, result in results.items() if result.state == "failed"}
@@ -94,7 +100,9 @@ def main(args: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-def execute(jobs: list[Job], config: CompareConfig, kept: Results | None) -> dict[str, JobResult]:
+def execute(
+    jobs: list[Job], config: CompareConfig, slots: int | None, kept: Results | None
+) -> dict[str, JobResult]:
     """Carry out the jobs and record their scores; on SIGINT or SIGTERM they save and end."""
     stop = threading.Event()
 
@@ -112,8 +120,8 @@ def execute(jobs: list[Job], config: CompareConfig, kept: Results | None) -> dic
                     kept.record(jobs, results)
 
             if config.executor == "ray":
-                return run_on_ray(jobs, config.slots, config.address, show, stop)
-            return run_local(jobs, config.slots or default_slots(len(jobs)), show, stop)
+                return run_on_ray(jobs, slots, config.address, show, stop)
+            return run_local(jobs, slots or 1, show, stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -35,7 +35,7 @@ def build(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
     arguments = sb3_arguments(config)
     if issubclass(model_class, FastOnPolicyAlgorithm):
         arguments |= {name: getattr(config, name) for name in SWITCHES}
-    elif config.precision != "fp32" or config.compile:
+    elif config.precision == "bf16" or config.compile is True:
         raise UserError(f"{config.algo} has no switches for speed: leave out precision and compile")
     return model_class("CnnPolicy", env, **arguments)
 

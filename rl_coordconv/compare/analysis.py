@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rl_coordconv.compare import statistics
-from rl_coordconv.compare.collect import collect
+from rl_coordconv.compare.collect import Collected, collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.games import GameResult, Versus, compare_on_game, game_result, shared_scores
-from rl_coordconv.compare.notes import about_lengths, about_runs, about_scores, missing_runs
+from rl_coordconv.compare.notes import about_lengths, about_runs, about_scores
 from rl_coordconv.compare.overall import ArmOverall, VersusOverall, arms_overall, compare_overall
 from rl_coordconv.compare.rundata import RunData, taking_part
 from rl_coordconv.compare.verdicts import Verdict, decide
@@ -50,16 +50,18 @@ class Analysis:
         return [versus.verdict for versus in self.versus_overall.values()] + single
 
 
-def analyse(comparison: Comparison) -> Analysis:
+def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
     """
-    Read and compute everything, from whatever is there.
+    Compute everything, from whatever is there.
 
     :param comparison: From ``Comparison.load``
+    :param data: Its runs, if they are read already
     :raises UserError: The recorded scores cannot be read
     """
-    runs, broken = collect(comparison)
-    notes = broken + about_runs(comparison, runs)
-    interim = bool(missing_runs(comparison, runs)) or any(run.progress.state not in ENDED for run in runs)
+    data = collect(comparison) if data is None else data
+    runs = data.runs
+    notes = data.broken + about_runs(comparison, runs, data.missing)
+    interim = bool(data.missing) or any(run.progress.state not in ENDED for run in runs)
     games = []
     for game in comparison.games:
         here = [run for run in runs if run.game == game]

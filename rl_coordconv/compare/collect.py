@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_foreign
@@ -13,13 +14,27 @@ from rl_coordconv.compare.tidy import read_csv
 from rl_coordconv.runs.folder import RunFolder
 
 
-def collect(comparison: Comparison) -> tuple[list[RunData], list[str]]:
+@dataclass(frozen=True)
+class Collected:
+    """
+    What was found of a comparison.
+
+    :param runs: Those that have begun
+    :param broken: A line for every run that cannot be read
+    :param missing: Names of the wanted runs that have not begun
+    """
+
+    runs: list[RunData]
+    broken: list[str]
+    missing: list[str]
+
+
+def collect(comparison: Comparison) -> Collected:
     """
     Read every run of a comparison that has begun, in the order of games, arms and seeds.
 
     :param comparison: From ``Comparison.load`` or ``load_comparison``
-    :return: The runs, one that is both in the folder and recorded from the folder if it is finished there;
-        and a line for every run that cannot be read
+    :return: A run that is both in the folder and recorded comes from the folder if it is finished there
     :raises UserError: The recorded scores cannot be read
     """
     name = comparison.folder.name
@@ -50,4 +65,13 @@ def collect(comparison: Comparison) -> tuple[list[RunData], list[str]]:
         runs = [run for run in runs if run.name not in replaced] + recorded
     games, arms = (list(names) for names in (comparison.games, comparison.arms))
     wanted = [run for run in runs if run.game in games and run.arm in arms]
-    return sorted(wanted, key=lambda run: (games.index(run.game), arms.index(run.arm), run.seed)), broken
+    wanted.sort(key=lambda run: (games.index(run.game), arms.index(run.arm), run.seed))
+    there = {run.name for run in wanted}
+    missing = [
+        name
+        for game in games
+        for arm in arms
+        for seed in comparison.seeds
+        if arm not in comparison.foreign and (name := f"{game}/{arm}/seed{seed}") not in there
+    ]
+    return Collected(wanted, broken, missing)

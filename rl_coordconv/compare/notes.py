@@ -23,23 +23,11 @@ STATES = {
 }
 
 
-def missing_runs(comparison: Comparison, runs: Sequence[RunData]) -> list[str]:
-    """Return the names of the runs that the comparison wants and that have not begun."""
-    there = {run.name for run in runs}
-    return [
-        name
-        for game in comparison.games
-        for arm in comparison.arms
-        for seed in comparison.seeds
-        if arm not in comparison.foreign and (name := f"{game}/{arm}/seed{seed}") not in there
-    ]
-
-
-def about_runs(comparison: Comparison, runs: Sequence[RunData]) -> list[str]:
+def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequence[str]) -> list[str]:
     """Say which runs have not begun or not ended, and what differs besides the arms."""
     notes = []
-    if absent := missing_runs(comparison, runs):
-        notes.append(f"Not begun: {listed(absent)}.")
+    if missing:
+        notes.append(f"Not begun: {listed(missing)}.")
     for states, what in STATES.items():
         if found := [_with_reason(run) for run in runs if run.progress.state in states]:
             notes.append(f"{what}: {listed(found)}.")

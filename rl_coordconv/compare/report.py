@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import markdown
 
 from rl_coordconv.compare.alone import alone
 from rl_coordconv.compare.analysis import Analysis, analyse
+from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.figures import draw_all
 from rl_coordconv.compare.tables import SECTIONS, latex, speeds
@@ -63,24 +65,37 @@ HOW_TO_READ = """## How to read it
 """
 
 
-def write_report(comparison: Comparison, extra_format: str | None = None, with_latex: bool = False) -> Path:
+@dataclass(frozen=True)
+class Style:
+    """
+    What a report has besides Markdown, HTML and PNG.
+
+    :param figures: ``svg`` or ``pdf`` figures, or None
+    :param latex: Whether to write ``tables.tex``
+    """
+
+    figures: str | None = None
+    latex: bool = False
+
+
+def write_report(comparison: Comparison, data: Collected | None = None, style: Style | None = None) -> Path:
     """
     Write report, figures, tables and TensorBoard page.
 
-    :param comparison: From ``Comparison.load``
-    :param extra_format: ``svg`` or ``pdf`` figures beside PNG
-    :param with_latex: Whether to write ``tables.tex``
+    :param comparison: From ``Comparison.load``; the report goes into its folder
+    :param data: Its runs, if they are read already
+    :param style: What to write besides
     :return: ``report.html``
     :raises UserError: The recorded scores cannot be read
     """
+    comparison.make_folder()
     with alone(comparison.folder):
-        return _write(comparison, extra_format, with_latex)
+        return _write(analyse(comparison, data), style or Style())
 
 
-def _write(comparison: Comparison, extra_format: str | None, with_latex: bool) -> Path:
-    folder = comparison.folder
-    analysis = analyse(comparison)
-    figures = draw_all(analysis, folder / "figures", extra_format)
+def _write(analysis: Analysis, style: Style) -> Path:
+    comparison, folder = analysis.comparison, analysis.comparison.folder
+    figures = draw_all(analysis, folder / "figures", style.figures)
     relative = {title: [path.relative_to(folder) for path in pages] for title, pages in figures.items()}
     text = report_text(analysis, relative)
     write_text(folder / "report.md", text)
@@ -90,7 +105,7 @@ def _write(comparison: Comparison, extra_format: str | None, with_latex: bool) -
         body = body.replace(f'src="{path.relative_to(folder)}"', f'src="data:image/png;base64,{data}"')
     page = folder / "report.html"
     write_text(page, PAGE.format(title=folder.name, body=body))
-    if with_latex:
+    if style.latex:
         write_text(folder / "tables.tex", latex(analysis))
     if comparison.results != folder:  # else it is the tables that this report was made from
         write_page(analysis, folder / "summary")

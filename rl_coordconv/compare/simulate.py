@@ -9,13 +9,14 @@ are drawn as normal, as skewed (gamma with skewness 1.5), or as bimodal (a run t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rl_coordconv.compare import statistics
 from rl_coordconv.compare.statistics import Estimate, Scores
+from rl_coordconv.compare.tables import Table
 from rl_coordconv.compare.verdicts import Question, decide
 
 # Game: (mean, standard deviation over seeds) of Rainbow and of Quantile (JAX), two agents with much spread.
@@ -168,3 +169,46 @@ def verdicts_of(ours: Scores, theirs: Scores) -> tuple[list[str], str]:
     ]
     decided = decide([whole, *single])
     return [verdict.outcome for verdict in decided[1:]], decided[0].outcome
+
+
+def tables(seeds: Sequence[int], trials: int) -> Iterator[Table]:
+    """
+    Yield coverage, wrong verdicts and right ones.
+
+    :param seeds: Numbers of runs per arm and game
+    :param trials: Comparisons simulated for each number
+    """
+    worlds = {
+        f"{agent}, {noise}": World(games, draw)
+        for agent, games in AGENTS.items()
+        for noise, draw in NOISES.items()
+    }
+    held = [
+        {"scores": name, "seeds": f"{n}"} | _percent(coverage(world, n, trials))
+        for name, world in worlds.items()
+        for n in seeds
+    ]
+    yield _table("Coverage: 95 % intervals that hold the truth", held)
+    several = [n for n in seeds if n > 2]
+    wrong = [
+        {"scores": name, "seeds": f"{n}"} | _percent(verdict_rates(world, n, 0.0, trials))
+        for name, world in worlds.items()
+        for n in several
+    ]
+    yield _table("Verdicts between two arms that are alike: all of them wrong", wrong)
+    right = [
+        {"better by": f"{shift} SD", "seeds": f"{n}"}
+        | _percent(verdict_rates(worlds["Rainbow, normal"], n, shift, max(trials // 4, 1)))
+        for shift in (1.0, 2.0, 4.0)
+        for n in several
+    ]
+    yield _table("Verdicts where one arm is better in every game (Rainbow, normal)", right)
+
+
+def _percent(shares: dict[str, float]) -> dict[str, str]:
+    return {name: f"{100 * share:.1f} %" for name, share in shares.items()}
+
+
+def _table(caption: str, rows: list[dict[str, str]]) -> Table:
+    columns = [*max(rows, key=len)] if rows else []
+    return Table(f"{caption}:", columns, [[row.get(name, "-") for name in columns] for row in rows])

@@ -7,6 +7,7 @@ On disk, under ``<output>/<name>/<game>/<arm>/seed<k>/``::
     config.yaml             every option of the run, as resolved
     command.txt             the command line, ready to paste
     versions.json           Python, packages, machine
+    decisions.json          what ``auto`` chose for speed: see decisions.py
     events.out.tfevents.*   TensorBoard curves
     monitor.csv             one line per full game: return, length, seconds, step
     evaluations.jsonl       one line per evaluation: step, returns, lengths
@@ -16,7 +17,7 @@ On disk, under ``<output>/<name>/<game>/<arm>/seed<k>/``::
     final_model.zip         SB3 zip at the last step; its presence says that the run is finished
 
 The folder is filled under another name and renamed, so it is there with its config or not at all. This module
-writes and reads every text file in it.
+writes and reads every other text file in it.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ README = """# {game} / {arm} / seed {seed}
 | `config.yaml` | every option of this run |
 | `command.txt` | the command that started it |
 | `versions.json` | Python, packages, machine |
+| `decisions.json` | what `precision: auto` and `compile: auto` chose here, with the probe's figures |
 | `events.out.tfevents.*` | curves: `tensorboard --logdir {logdir}` |
 | `monitor.csv` | one line per full game: raw return `r`, length in steps `l`, seconds `t`, `step` |
 | `evaluations.jsonl` | one line per evaluation: `step`, `returns`, `lengths` |

@@ -64,7 +64,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def check_complete(folder: Path, steps: int) -> Comparison:
     """Every run is there once, finished, with every step trained once."""
     comparison = Comparison.load(folder)
-    runs, _ = collect(comparison)
+    runs = collect(comparison).runs
     assert len(runs) == len(comparison.arms) * len(comparison.seeds)
     for run in runs:
         assert run.finished

@@ -16,10 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from rl_coordconv.compare.analysis import analyse
+from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.human import REFERENCE, human_normalised
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.compare.report import report_text
+from rl_coordconv.compare.select import merged
 from rl_coordconv.runs.folder import Progress, RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -273,3 +275,55 @@ def test_no_comparison_is_one_line(script, capsys, tmp_path, make):
     assert script("report", folder) == 2
     assert capsys.readouterr().err.startswith(f"error: '{folder}' ")
     assert [*tmp_path.rglob("report*")] == []
+
+
+def test_a_part_of_two_comparisons_with_other_names_for_a_paper(script, written, tmp_path):
+    first = written(clearly_better_on_breakout, text="name: first").folder
+    second = written(clearly_better_on_breakout, text="name: second", seeds="[1]").folder
+    paper = tmp_path / "paper"
+    options = ["--games", "Breakout", "--labels", "cnn=Nature CNN", "--figures", "svg", "--latex"]
+    assert script("report", first, "--merge", second, *options, "--output", paper) == 0
+    scores = rows(paper / "scores.csv")
+    assert {(row["comparison"], row["game"], row["arm"]) for row in scores} == {
+        (name, "Breakout", arm) for name in ("first", "second") for arm in ("Nature CNN", "coordconv")
+    }
+    assert len(scores) == 10
+    assert (paper / "figures" / "learning_curves.svg").read_text().startswith("<?xml")
+    tables = (paper / "tables.tex").read_text()
+    assert "Breakout & 10,000 & eval & Nature CNN & " in tables
+    assert tables.count(r"\begin{tabular}") == tables.count(r"\end{tabular}") == 2
+    assert not (first / "report.md").exists()
+
+
+def test_arms_of_one_name_with_other_options_stay_apart(written):
+    parts = []
+    for name, arms in (
+        ("one", "{cnn: {extractor: cnn}, coordconv: {n_envs: 4}}"),
+        ("two", "{cnn: {extractor: cnn, n_envs: 4}}"),
+    ):
+        comparison = written(
+            lambda config: 1.0, text=f"name: {name}\narms: {arms}", games="[Pong]", seeds="[1]"
+        )
+        parts.append((comparison, collect(comparison)))
+    whole, data = merged(parts)
+    assert whole.arms == ("cnn", "coordconv", "cnn (two)")
+    assert {run.arm for run in data.runs} == set(whole.arms)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--games", "Pong"], "give --output"),
+        (["--games", "Qbert", "--output", "x"], "unknown game 'Qbert'"),
+        (["--arms", "cmn", "--output", "x"], "did you mean 'cnn'"),
+        (["--labels", "cnn", "--output", "x"], "must be arm=label"),
+        (["--figures", "gif"], "figures is gif"),
+    ],
+)
+def test_bad_parts_are_one_line(script, written, capsys, tmp_path, args, message):
+    folder = written(lambda config: 1.0, games="[Pong]", seeds="[1]").folder
+    assert script("report", folder, *args) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "x").exists()

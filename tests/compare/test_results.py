@@ -72,7 +72,7 @@ def recorded(written, tmp_path):
 
     def record(score, **kwargs):
         comparison = written(score, **kwargs)
-        before, _ = collect(comparison)
+        before = collect(comparison).runs
         kept = Results(tmp_path / "kept", comparison)
         jobs = make_jobs(comparison, ["true"], 0)
         kept.record(jobs, {job.name: JobResult("finished") for job in jobs})
@@ -88,7 +88,7 @@ def rising(config):
 
 def test_what_is_recorded_is_what_the_runs_said(recorded):
     folder, before = recorded(rising)
-    after, _ = collect(Comparison.load(folder))
+    after = collect(Comparison.load(folder)).runs
     assert [run.name for run in after] == [run.name for run in before]
     for found, expected in zip(after, before, strict=True):
         assert found.progress == expected.progress

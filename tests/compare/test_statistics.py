@@ -157,3 +157,11 @@ def test_seeds_have_the_promised_power():
     shown = stats.ttest_ind(ours, theirs).pvalue < 0.05
     assert shown.mean() == pytest.approx(0.8, abs=0.04)
     assert seeds_needed(0.001) is None
+
+
+def test_the_simulation_prints_its_tables(script, capsys):
+    assert script("coverage", "--trials", 2, "--seeds", 3) == 0
+    out = capsys.readouterr().out
+    assert out.count("| Rainbow, bimodal | 3 |") == 2
+    assert "| 4.0 SD | 3 |" in out
+    assert script("coverage", "--trials", 0) == 2
