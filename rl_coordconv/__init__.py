@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rl_coordconv.coordinates import add_coordinates
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, needs
 from rl_coordconv.extractors import (
     EXTRACTORS,
     CoordConvCombinedExtractor,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rl_coordconv.envs import make_atari_vec_env
     from rl_coordconv.runs.agent import load_agent
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LATER = {
     "A2C": "rl_coordconv.algorithms.a2c",
@@ -63,7 +63,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name that is not needed by layers and extractors."""
     if name not in _LATER:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(_LATER[name]), name)
+    with needs():
+        return getattr(import_module(_LATER[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -6,13 +6,12 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from rl_coordconv.errors import UserError, nearest
+from rl_coordconv.options import read_yaml
 
 T = TypeVar("T")
 
@@ -90,38 +89,6 @@ class OneLineParser(ArgumentParser):
         except UserError as error:
             named = [key for key in re.findall(r"[\w.]+", str(error)) if f"--{key}" in " ".join(args)]
             raise UserError(f"{error} (in {file})" if file and not named else str(error)) from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key}' is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """
-    Read a YAML file of ``option: value`` lines.
-
-    :param path: The file
-    :raises UserError: It is missing or holds something else
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"config file '{path}' does not exist")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config file '{path}' is not YAML: {error}") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"config file '{path}' must hold 'option: value' lines")
-    return values
 
 
 def _choices(expected: str) -> list[str]:

@@ -1,7 +1,5 @@
 """
 The typed configuration of one training run, from a YAML file plus command-line overrides.
-
-Defaults are RL Zoo's tuned Atari hyperparameters (``hyperparams/ppo.yml`` and ``a2c.yml``).
 """
 
 from __future__ import annotations
@@ -9,114 +7,29 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import yaml
 from gymnasium import spaces
 
-from rl_coordconv.cli import OneLineParser, read_yaml
 from rl_coordconv.envs import BACKENDS, HALVING, MAX_FRAMES, canonical_game
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import Pool, policy_kwargs
+from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.layers import CoordInit
+from rl_coordconv.options import fill, read_yaml
+
+if TYPE_CHECKING:
+    from rl_coordconv.cli import OneLineParser
 
 FRAMES = spaces.Box(0, 255, (N_STACK, SCREEN_SIZE, SCREEN_SIZE), np.uint8)
 """What every backend's agents see."""
-ScheduleName = Literal["constant", "linear"]
-
-
-@dataclass
-class PPOConfig:
-    """PPO hyperparameters, named as in Stable-Baselines3.
-
-    Args:
-        n_steps: Steps per environment between two updates
-        batch_size: Minibatch size
-        n_epochs: Passes over each rollout
-        learning_rate: Adam's learning rate at the start
-        learning_rate_schedule: ``linear`` falls to 0 at the end of training
-        clip_range: Clipping of the probability ratio at the start
-        clip_range_schedule: ``linear`` falls to 0 at the end of training
-        gamma: Discount factor
-        gae_lambda: Bias-variance trade-off of generalised advantage estimation
-        ent_coef: Weight of the entropy bonus
-        vf_coef: Weight of the value loss
-        max_grad_norm: Largest norm of the gradient
-    """
-
-    n_steps: int = 128
-    batch_size: int = 256
-    n_epochs: int = 4
-    learning_rate: float = 2.5e-4
-    learning_rate_schedule: ScheduleName = "linear"
-    clip_range: float = 0.1
-    clip_range_schedule: ScheduleName = "linear"
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    ent_coef: float = 0.01
-    vf_coef: float = 0.5
-    max_grad_norm: float = 0.5
-
-
-@dataclass
-class A2CConfig:
-    """A2C hyperparameters, named as in Stable-Baselines3; the optimizer is its TF-style RMSprop.
-
-    Args:
-        n_steps: Steps per environment between two updates
-        learning_rate: RMSprop's learning rate at the start
-        learning_rate_schedule: ``linear`` falls to 0 at the end of training
-        gamma: Discount factor
-        gae_lambda: Bias-variance trade-off of generalised advantage estimation (1: plain returns)
-        ent_coef: Weight of the entropy bonus
-        vf_coef: Weight of the value loss
-        max_grad_norm: Largest norm of the gradient
-        rms_prop_eps: RMSprop's epsilon
-    """
-
-    n_steps: int = 5
-    learning_rate: float = 7e-4
-    learning_rate_schedule: ScheduleName = "constant"
-    gamma: float = 0.99
-    gae_lambda: float = 1.0
-    ent_coef: float = 0.01
-    vf_coef: float = 0.25
-    max_grad_norm: float = 0.5
-    rms_prop_eps: float = 1e-5
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """
-    An algorithm that a run can be trained with.
-
-    :param model: Class with the constructor of SB3's ``PPO``, or ``"module:Class"`` where it is found, so
-        that reading a config imports no algorithm
-    :param hyperparameters: Dataclass whose fields, with defaults, are keyword arguments of the class; a field
-        ``<name>_schedule`` says how ``<name>`` changes
-    :param log_interval: Updates between two points of a curve
-    """
-
-    model: str | type[Any]
-    hyperparameters: type[Any]
-    log_interval: int = 1
-
-
-ALGORITHMS: dict[str, Algorithm] = {
-    "ppo": Algorithm("rl_coordconv.algorithms:PPO", PPOConfig),
-    "a2c": Algorithm("rl_coordconv.algorithms:A2C", A2CConfig, log_interval=100),
-}
-"""
-Algorithms by their name in configs, where each has a section of that name.
-
-``ALGORITHMS["mine"] = Algorithm(MyPPO, MyConfig)`` adds one from anywhere, before a config is read.
-"""
 
 
 @dataclass
@@ -151,11 +64,12 @@ class RunConfig:
         final_eval_episodes: Full games of the evaluation at the end, the run's score (null: as many)
         checkpoint_freq: Steps between two checkpoints
         keep_checkpoints: How many of the newest checkpoints stay
-        precision: Of the features extractor: fp32, or bf16 where the machine is faster with it
-        compile: Compile the features extractor (on CUDA as CUDA graphs)
+        precision: Of the features extractor: fp32, bf16 where the machine has units for it, or auto
+        compile: Compile the features extractor: true, false or auto (auto measures what is faster)
         channels_last: Convolve in the channels_last memory format
         buffer: Where rollouts are kept: on the training device, each frame once, or as SB3 does on the host
-        halves: Let half of the environments play while the network acts for the others (null: on CUDA)
+        halves: Let half of the environments play while the network acts for the others (null: on CUDA where
+            environments outnumber cores)
         strict: Stop, not warn, where precision or compile cannot be had
         hyperparameters: The section of the algorithm in use (null: its defaults)
     """
@@ -186,8 +100,8 @@ class RunConfig:
     final_eval_episodes: int | None = None
     checkpoint_freq: int = 100_000
     keep_checkpoints: int = 3
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    compile: bool | Literal["auto"] = False
     channels_last: bool = True
     buffer: Literal["device", "host"] = "device"
     halves: bool | None = None
@@ -335,6 +249,8 @@ def check_device(device: str) -> None:
 
 def build_parser() -> OneLineParser:
     """Return the parser of ``scripts/train.py``: every field of :class:`RunConfig`, and ``--config``."""
+    from rl_coordconv.cli import OneLineParser  # of the extra [train]; loading an agent does without
+
     parser = OneLineParser(prog="train.py", description="Train an agent on an Atari game.")
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(RunConfig, fail_untyped=True, skip={"hyperparameters"})
@@ -351,7 +267,10 @@ def parse_config(args: Sequence[str]) -> RunConfig:
         underscores in option names are the same
     :raises UserError: A key or value is not allowed
     """
-    return _to_config(build_parser().parse_dashed(args, RunConfig))
+    values = build_parser().parse_dashed(args, RunConfig)
+    names = [entry.name for entry in dataclasses.fields(RunConfig) if entry.name != "hyperparameters"]
+    config = RunConfig(**{name: values[name] for name in names})
+    return _with_section(config, {name: values[name] for name in ALGORITHMS})
 
 
 def load_config(path: Path | str, **overrides: Any) -> RunConfig:
@@ -389,18 +308,27 @@ def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:
     :param source: Where they come from, for the error message
     :raises UserError: A key or value is not allowed
     """
-    parser = build_parser()
+    sections = {name: values.get(name, {}) for name in ALGORITHMS}
+    rest = {name: value for name, value in values.items() if name not in ALGORITHMS}
     try:
-        if null := [name for name in ALGORITHMS if values.get(name, name) is None]:
-            raise UserError(f"{null[0]} is null: leave it out, or give its options")
-        return _to_config(parser.instantiate(parser.parse_object(values)))
+        if "hyperparameters" in rest:
+            raise UserError(f"hyperparameters go into a section of their algorithm: {', '.join(ALGORITHMS)}")
+        for name, section in sections.items():
+            if not isinstance(section, dict):
+                raise UserError(f"{name} is {section}: it must hold 'option: value' lines")
+        config = fill(RunConfig, rest)
+        filled = {
+            name: fill(algorithm.hyperparameters, sections[name], f"{name}.")
+            for name, algorithm in ALGORITHMS.items()
+        }
+        return _with_section(config, filled)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
 
-def _to_config(values: Any) -> RunConfig:
-    for name in ALGORITHMS:
-        _check_values(values[name], f"{name}.")
-    algo = choose("algo", values["algo"], ALGORITHMS)
-    names = [entry.name for entry in dataclasses.fields(RunConfig) if entry.name != "hyperparameters"]
-    return RunConfig(**{name: values[name] for name in names}, hyperparameters=values[algo]).validate()
+def _with_section(config: RunConfig, sections: Mapping[str, Any]) -> RunConfig:
+    """Return the config with the section of its algorithm, after a look at all of them."""
+    for name, section in sections.items():
+        _check_values(section, f"{name}.")
+    algo = choose("algo", config.algo, ALGORITHMS)
+    return dataclasses.replace(config, hyperparameters=sections[algo]).validate()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -41,15 +42,47 @@ def choose(what: str, name: str, allowed: Iterable[str]) -> str:
     return name
 
 
+@contextlib.contextmanager
+def needs(extra: str = "") -> Iterator[None]:
+    """
+    Around imports of packages that not everyone has: name a missing one with the command that installs it.
+
+    :param extra: The extra of ``pyproject.toml`` that brings them; empty: the package's own dependencies
+    :raises UserError: One is not installed
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).partition(".")[0]
+        if package == "rl_coordconv":
+            raise
+        wanted = f"'rl-coordconv[{extra}]'" if extra else "rl-coordconv"
+        raise UserError(f"{package} is not installed: pip install {wanted}") from None
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print a :class:`UserError` as one line and exit with code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@contextlib.contextmanager
+def script_needs(extra: str) -> Iterator[None]:
+    """Around the imports of a script: as :func:`needs`, in one line with exit code 2."""
+    with one_line_errors(), needs(extra):
+        yield
+
+
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., None]:
     """Wrap a script's ``main`` so that a :class:`UserError` prints one line and exits with code 2."""
 
     @functools.wraps(main)
     def wrapper(*args: Any, **kwargs: Any) -> None:
-        try:
+        with one_line_errors():
             main(*args, **kwargs)
-        except UserError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            raise SystemExit(2) from None
 
     return wrapper

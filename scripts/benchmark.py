@@ -17,17 +17,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from rl_coordconv.errors import UserError, choose, exit_on_user_error, script_needs
 
-from rl_coordconv.benchmark.measure import BENCHMARKS, Rounds, measure
-from rl_coordconv.benchmark.pages import write_pages, write_result
-from rl_coordconv.benchmark.report import markdown
-from rl_coordconv.benchmark.setting import Setting
-from rl_coordconv.cli import gather_list, parse_dataclass, underscored
-from rl_coordconv.config import check_device
-from rl_coordconv.envs import canonical_game
-from rl_coordconv.errors import UserError, choose, exit_on_user_error
-from rl_coordconv.runs.folder import versions
+with script_needs("report"):
+    import torch
+
+    from rl_coordconv.benchmark.measure import BENCHMARKS, Rounds, measure
+    from rl_coordconv.benchmark.pages import write_pages, write_result
+    from rl_coordconv.benchmark.report import markdown
+    from rl_coordconv.benchmark.setting import Setting
+    from rl_coordconv.cli import gather_list, parse_dataclass, underscored
+    from rl_coordconv.config import check_device
+    from rl_coordconv.envs import canonical_game
+    from rl_coordconv.runs.folder import versions
 
 ALGOS = {"ppo": 8, "a2c": 16}
 """RL Zoo's number of environments."""

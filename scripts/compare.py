@@ -4,8 +4,11 @@ Train every run of a comparison and report whether CoordConv helps.
 python scripts/compare.py --config configs/compare/smoke.yaml
 python scripts/compare.py --config configs/compare/atari9_ppo.yaml --executor ray --address auto
 
-Started again, it skips finished runs and goes on with unfinished ones. On disk afterwards, under
-``runs/<name>/``: the runs, ``report.html``, ``report.md``, ``figures/``, ``summary/`` (for TensorBoard).
+python scripts/compare.py --config configs/compare/smoke.yaml --results docs/results/smoke
+
+With --results, scores and curves outlive the runs: what is recorded there is not trained again. Started
+again, it skips finished runs and goes on with unfinished ones. On disk afterwards, under ``runs/<name>/``:
+the runs, ``report.html``, ``report.md``, ``figures/``, ``summary/`` (for TensorBoard).
 """
 
 from __future__ import annotations
@@ -19,15 +22,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from rl_coordconv.cli import parse_dataclass
-from rl_coordconv.compare.jobs import Job, JobResult, make_jobs
-from rl_coordconv.compare.local import default_slots, run_local
-from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
-from rl_coordconv.compare.on_ray import run_on_ray
-from rl_coordconv.compare.report import write_report
-from rl_coordconv.compare.table import MatrixTable
-from rl_coordconv.errors import UserError, exit_on_user_error
-from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+
+with script_needs("report"):
+    from rl_coordconv.cli import parse_dataclass
+    from rl_coordconv.compare.jobs import Job, JobResult, make_jobs
+    from rl_coordconv.compare.local import default_slots, run_local
+    from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
+    from rl_coordconv.compare.on_ray import run_on_ray
+    from rl_coordconv.compare.plan import plan
+    from rl_coordconv.compare.report import write_report
+    from rl_coordconv.compare.results import Results
+    from rl_coordconv.compare.table import MatrixTable
+    from rl_coordconv.compare.tidy import read_csv
+    from rl_coordconv.runs.folder import RunFolder
 
 TRAIN = (sys.executable, str(Path(__file__).absolute().with_name("train.py")))
 
@@ -43,6 +51,7 @@ class CompareConfig:
         address: Ray cluster to join, e.g. auto or 10.0.0.1:6379 (null: start Ray on this machine)
         retries: How often a failed run is tried again
         output: Folder that holds all experiments (null: the file's, else runs)
+        results: Folder to commit, in which scores and curves outlive the runs (null: none)
     """
 
     config: Path | None = None
@@ -51,6 +60,7 @@ class CompareConfig:
     address: str | None = None
     retries: int = 2
     output: str | None = None
+    results: Path | None = None
 
 
 @exit_on_user_error
@@ -67,10 +77,17 @@ def main(args: Sequence[str]) -> None:
         raise UserError("address is for --executor ray")
     comparison = load_comparison(config.config, config.output)
     check_existing_runs(comparison)
-    comparison.save()
+    kept = Results(config.results, comparison) if config.results else None
+    comparison = kept.comparison if kept else comparison
+    comparison.make_folder()
     with RunFolder(comparison.folder).lock():
+        comparison.save()
         jobs = make_jobs(comparison, TRAIN, config.retries)
-        results = execute(jobs, config)
+        jobs = kept.open_jobs(jobs) if kept else jobs
+        slots = config.slots or (None if config.executor == "ray" else default_slots(len(jobs)))
+        known = read_csv(config.results or comparison.folder)
+        print("\n".join(plan(comparison, jobs, slots, known)), file=sys.stderr)
+        results = execute(jobs, config, slots, kept)
         page = write_report(comparison)
     print(f"report   {page}\ncurves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
     failed = {name: result for name, result in results.items() if result.state == "failed"}
@@ -83,8 +100,10 @@ def main(args: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-def execute(jobs: list[Job], config: CompareConfig) -> dict[str, JobResult]:
-    """Carry out the jobs; on SIGINT or SIGTERM they save and end."""
+def execute(
+    jobs: list[Job], config: CompareConfig, slots: int | None, kept: Results | None
+) -> dict[str, JobResult]:
+    """Carry out the jobs and record their scores; on SIGINT or SIGTERM they save and end."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -94,9 +113,15 @@ def execute(jobs: list[Job], config: CompareConfig) -> dict[str, JobResult]:
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with MatrixTable(jobs) as table:
+
+            def show(results: dict[str, JobResult]) -> None:
+                table.show(results)
+                if kept:
+                    kept.record(jobs, results)
+
             if config.executor == "ray":
-                return run_on_ray(jobs, config.slots, config.address, table.show, stop)
-            return run_local(jobs, config.slots or default_slots(len(jobs)), table.show, stop)
+                return run_on_ray(jobs, slots, config.address, show, stop)
+            return run_local(jobs, slots or 1, show, stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -16,17 +16,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from rl_coordconv.errors import exit_on_user_error, script_needs
 
-from rl_coordconv.config import RunConfig, parse_config
-from rl_coordconv.errors import exit_on_user_error
-from rl_coordconv.runs.agent import load_run
-from rl_coordconv.runs.curves import plot_curves
-from rl_coordconv.runs.evaluation import EVAL_SEED, make_eval_env, play_games, summarise
-from rl_coordconv.runs.folder import RunFolder
-from rl_coordconv.runs.train import Interrupted, resume, train
-from rl_coordconv.runs.video import film_game, write_video
+with script_needs("video"):
+    import imageio.v3  # noqa: F401  # at the end; it should not be missing only then
+    from rich.console import Console
+    from rich.table import Table
+
+    from rl_coordconv.config import RunConfig, parse_config
+    from rl_coordconv.runs.agent import load_run
+    from rl_coordconv.runs.curves import plot_curves
+    from rl_coordconv.runs.evaluation import EVAL_SEED, make_eval_env, play_games, summarise
+    from rl_coordconv.runs.folder import RunFolder
+    from rl_coordconv.runs.train import Interrupted, resume, train
+    from rl_coordconv.runs.video import film_game, write_video
 
 ARMS = ("cnn", "coordconv")
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"

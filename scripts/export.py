@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_coordconv.cli import parse_dataclass
-from rl_coordconv.errors import UserError, exit_on_user_error
-from rl_coordconv.runs.agent import load_run
-from rl_coordconv.runs.export import MODEL, export_agent
+from rl_coordconv.errors import UserError, exit_on_user_error, needs, script_needs
+
+with script_needs("train"):
+    from rl_coordconv.cli import parse_dataclass
+    from rl_coordconv.runs.agent import load_run
+    from rl_coordconv.runs.evaluation import EVAL_SEED
+    from rl_coordconv.runs.export import MODEL, export_agent
+    from rl_coordconv.runs.video import film_game
+
+# Half a minute of play, which stays below 1 MB.
+FILM_STEPS = 450
 
 
 @dataclass
@@ -25,12 +32,14 @@ class ExportConfig:
     Args:
         run: Run folder, or a zip inside of one
         folder: Where to; must not exist
-        onnx: Also write policy.onnx (needs the packages onnx and onnxscript)
+        onnx: Also write policy.onnx (needs the extra [onnx])
+        gif: Also write play.gif, a game of the agent (needs the extra [video])
     """
 
     run: Path
     folder: Path
     onnx: bool = False
+    gif: bool = False
 
 
 @exit_on_user_error
@@ -38,14 +47,15 @@ def main(args: Sequence[str]) -> None:
     """Export, and say where."""
     config = parse_dataclass(ExportConfig, args, prog="export.py")
     if config.onnx:
-        try:
+        with needs("onnx"):
             import onnxscript  # noqa: F401
-        except ImportError:
-            raise UserError("--onnx needs onnx and onnxscript: pip install onnx onnxscript") from None
     model, run, model_file = load_run(config.run, "cpu")
     if model_file.name == MODEL:
         raise UserError(f"'{config.run}' is an exported agent already: copy it")
-    export_agent(model.policy, run, model_file, config.folder, config.onnx)
+    film = (
+        film_game(model, run, EVAL_SEED, deterministic=False, max_steps=FILM_STEPS)[0] if config.gif else None
+    )
+    export_agent(model.policy, run, model_file, config.folder, config.onnx, film)
     print(f"exported {config.folder}: play it with python scripts/evaluate.py {config.folder}")
 
 

@@ -2,19 +2,27 @@
 Report on a comparison, finished or not: verdicts, intervals, figures, and the TensorBoard page.
 
 python scripts/report.py runs/smoke
+python scripts/report.py docs/results/smoke    # from recorded scores alone, without the runs
+python scripts/report.py runs/a --merge runs/b --games Pong --labels "cnn=Nature CNN" --output paper
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from rl_coordconv.cli import parse_dataclass
-from rl_coordconv.compare.matrix import Comparison
-from rl_coordconv.compare.report import write_report
-from rl_coordconv.errors import exit_on_user_error
+from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+
+with script_needs("report"):
+    from rl_coordconv.cli import gather_list, parse_dataclass
+    from rl_coordconv.compare.collect import Collected, collect
+    from rl_coordconv.compare.comparison import Comparison
+    from rl_coordconv.compare.report import Style, write_report
+    from rl_coordconv.compare.select import merged, parsed_labels, relabelled, selected
 
 
 @dataclass
@@ -22,18 +30,50 @@ class ReportConfig:
     """Report on a comparison.
 
     Args:
-        folder: runs/<name>
+        folder: runs/<name>, or a folder of recorded scores
+        merge: Other such folders to join to it
+        games: Games to report on (null: all)
+        arms: Arms to report on, as they are called after a merge (null: all)
+        labels: Other names for arms, e.g. "cnn=Nature CNN"
+        output: Where the report goes (null: into the folder); needed with the options above
+        figures: svg or pdf figures for a paper, beside PNG (null: none)
+        latex: Write the tables as tables.tex too
     """
 
     folder: Path
+    merge: list[Path] = field(default_factory=list)
+    games: list[str] | None = None
+    arms: list[str] | None = None
+    labels: list[str] = field(default_factory=list)
+    output: Path | None = None
+    figures: Literal["svg", "pdf"] | None = None
+    latex: bool = False
 
 
 @exit_on_user_error
 def main(args: Sequence[str]) -> None:
     """Write the report and say where it is."""
+    for option in ("--merge", "--games", "--arms", "--labels"):
+        args = gather_list(args, option)
     config = parse_dataclass(ReportConfig, args, prog="report.py")
-    page = write_report(Comparison.load(config.folder))
-    print(f"report   {page}\ncurves   tensorboard --logdir {config.folder}  (see Custom Scalars)")
+    changed = config.merge or config.games or config.arms or config.labels
+    if changed and config.output is None:
+        raise UserError("a report on a part, or on several, needs a folder of its own: give --output")
+    comparison, data = merged([load(folder) for folder in (config.folder, *config.merge)])
+    comparison, data = selected((comparison, data), config.games, config.arms)
+    comparison, data = relabelled((comparison, data), parsed_labels(config.labels, comparison.arms))
+    if config.output is not None:
+        comparison = dataclasses.replace(comparison, folder=config.output, results=None)
+    page = write_report(comparison, data, Style(config.figures, config.latex))
+    print(f"report   {page}")
+    if (comparison.folder / "summary").is_dir():
+        print(f"curves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
+
+
+def load(folder: Path) -> tuple[Comparison, Collected]:
+    """Return a comparison and its runs."""
+    comparison = Comparison.load(folder)
+    return comparison, collect(comparison)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rl_coordconv.errors import exit_on_user_error
-from rl_coordconv.tasks import run_task
+from rl_coordconv.errors import exit_on_user_error, script_needs
+
+with script_needs("tasks"):
+    from rl_coordconv.tasks import run_task
 
 
 @exit_on_user_error

@@ -11,9 +11,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from rl_coordconv.config import parse_config
-from rl_coordconv.errors import UserError, exit_on_user_error
-from rl_coordconv.runs.train import Interrupted, resume, train
+from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+
+with script_needs("train"):
+    from rl_coordconv.config import parse_config
+    from rl_coordconv.runs.train import Interrupted, resume, train
 
 
 @exit_on_user_error

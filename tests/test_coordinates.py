@@ -20,7 +20,11 @@ TRAINED = {
     "PPO": (PPO, {"n_steps": 32, "batch_size": 32, "n_epochs": 2}, {}),
     "A2C": (A2C, {}, TF_STYLE),
     "DQN": (DQN, {"buffer_size": 200, "learning_starts": 20}, {}),
-    "PPO with IMPALA": (PPO, {"n_steps": 32, "batch_size": 32}, policy_kwargs("impala", features_dim=16)),
+    "PPO with IMPALA": (
+        PPO,
+        {"n_steps": 32, "batch_size": 32, "n_epochs": 1},
+        policy_kwargs("impala", features_dim=16),
+    ),
 }
 FRAMES = np.random.default_rng(0).integers(0, 255, (8, 1, 40, 40), dtype=np.uint8)
 

@@ -37,7 +37,7 @@ IMAGES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 OFF_POLICY = {"buffer_size": 250, "learning_starts": 100}
 ALGORITHMS = {
     "A2C": (A2C, {}),
-    "PPO": (PPO, {"n_steps": 64}),
+    "PPO": (PPO, {"n_steps": 64, "n_epochs": 2}),
     "DQN": (DQN, OFF_POLICY),
     "QRDQN": (QRDQN, OFF_POLICY),
 }
@@ -125,7 +125,7 @@ def test_algorithms_learn_save_and_load(name, extractor, tmp_path):
     algorithm, options = ALGORITHMS[name]
     kwargs = policy_kwargs(extractor, features_dim=16, with_r=True)
     env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
-    model = algorithm("CnnPolicy", env, policy_kwargs=kwargs, seed=1, **options).learn(250)
+    model = algorithm("CnnPolicy", env, policy_kwargs=kwargs, seed=1, **options).learn(150)
     observation = VecTransposeImage(DummyVecEnv([lambda: env])).reset()
     expected = model.predict(observation, deterministic=True)[0]
     model.save(tmp_path / "model")

@@ -79,8 +79,8 @@ def test_every_command_runs(script, tmp_path) -> None:
 @pytest.mark.slow
 def test_snippet_trains(tmp_path) -> None:
     [snippet] = blocks("python")
-    snippet += "\nassert model.num_timesteps >= 1_000\nprint(type(model.policy.features_extractor).__name__)"
-    small = snippet.replace("env, policy_kwargs", "env, n_steps=64, batch_size=64, n_epochs=1, policy_kwargs")
+    snippet += "\nassert model.num_timesteps == 1_024\nprint(type(model.policy.features_extractor).__name__)"
+    small = snippet.replace("n_steps=128", "n_steps=128, batch_size=256, n_epochs=1")
     done = subprocess.run(
         [sys.executable, "-c", small], cwd=tmp_path, capture_output=True, text=True, check=False
     )

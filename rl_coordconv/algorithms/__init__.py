@@ -3,6 +3,6 @@
 from rl_coordconv.algorithms.a2c import A2C
 from rl_coordconv.algorithms.build import build, from_spaces
 from rl_coordconv.algorithms.ppo import PPO
-from rl_coordconv.config import ALGORITHMS, Algorithm
+from rl_coordconv.hyperparameters import ALGORITHMS, Algorithm
 
 __all__ = ["A2C", "ALGORITHMS", "PPO", "Algorithm", "build", "from_spaces"]

@@ -19,9 +19,19 @@ class A2C(FastOnPolicyAlgorithm, stable_baselines3.A2C):
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        batch = next(self.rollout_buffer.get(batch_size=None))
+        (chosen,) = self.rollout_buffer.minibatches()  # type: ignore[attr-defined]
+        figures = self.captured_minibatch(chosen).cpu().numpy()
+        self._n_updates += 1
+        logged = {f"train/{name}": value for name, value in zip(A2CFigures._fields, figures, strict=True)}
+        del logged["train/loss"]
+        self.log_update(logged)
+
+    def loss(self, chosen: torch.Tensor, *limits: torch.Tensor) -> A2CFigures:
+        """Return A2C's loss of a rollout."""
+        assert self.network is not None
+        batch = self.rollout_buffer.samples(chosen)  # type: ignore[attr-defined]
         logits, values = self.network(batch.observations)
-        found = a2c_loss(
+        return a2c_loss(
             *log_prob_and_entropy(logits, batch.actions.long().flatten()),
             values,
             normalized(batch.advantages) if self.normalize_advantage else batch.advantages,
@@ -29,10 +39,3 @@ class A2C(FastOnPolicyAlgorithm, stable_baselines3.A2C):
             ent_coef=self.ent_coef,
             vf_coef=self.vf_coef,
         )
-        self.descend(found.loss)
-        self._n_updates += 1
-        figures = torch.stack([value.detach() for value in found]).cpu().numpy()
-        names = (f"train/{name}" for name in A2CFigures._fields)
-        logged = dict(zip(names, figures, strict=True))
-        del logged["train/loss"]
-        self.log_update(logged)

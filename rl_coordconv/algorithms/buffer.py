@@ -1,26 +1,27 @@
-"""A rollout buffer that keeps every frame once, as uint8, on the device that trains."""
+"""A rollout buffer that keeps frames as uint8 on the device that trains."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from torch import Tensor
 
-ALL = slice(None)
+from rl_coordconv.algorithms.frames import ALL, FrameStore, StackStore
+
+COLUMNS = ("values", "log_probs", "advantages", "returns")
 
 
 class DeviceRolloutBuffer(RolloutBuffer):
     """
-    SB3's ``RolloutBuffer`` for stacked frames: the same samples from a quarter of the memory.
+    SB3's ``RolloutBuffer`` for frames: the same samples, in the ``channels_last`` format.
 
-    Two neighbouring observations share all frames but one, so a rollout of ``T`` steps is ``T + stack - 1``
-    frames per environment. The stacks are rebuilt when they are sampled, in the ``channels_last`` format;
-    frames from before an episode's start are zero, as ``VecFrameStack`` (and this package's environments)
-    have them. Observations never go back to the host.
+    On a GPU each frame is kept once (:class:`~.frames.FrameStore`), which takes stacks of single frames, and
+    observations never go back to the host; on a CPU whole stacks are (:class:`~.frames.StackStore`).
 
     :param buffer_size: Steps per environment
     :param observation_space: uint8 frames, stacked along the first axis
@@ -41,91 +42,26 @@ class DeviceRolloutBuffer(RolloutBuffer):
         shape = observation_space.shape or ()
         if observation_space.dtype != np.uint8 or len(shape) != 3:
             raise ValueError(f"observations must be stacked uint8 frames (stack, height, width), got {shape}")
-        self._frames = torch.empty(0)
-        self._checked = False
-        self._previous = np.empty((n_envs, *shape), dtype=np.uint8)
+        self.frames: FrameStore | StackStore | None = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
-        """Empty the buffer; its memory is kept."""
-        self.observations = np.empty((0,), dtype=np.uint8)  # SB3's name; the frames are in self._frames
-        stack, height, width = self.obs_shape
-        if not len(self._frames):
-            # One row more, always zero: what a stack shows of the time before its episode.
-            rows = (self.buffer_size + stack - 1) * self.n_envs + 1
-            self._frames = torch.zeros((rows, height * width), dtype=torch.uint8, device=self.device)
-            self._pinned = torch.empty((self.n_envs, height * width), dtype=torch.uint8)
-            if self.device.type == "cuda":
-                self._pinned = self._pinned.pin_memory()
+        """Empty the buffer; its memory on the device is kept, at the same addresses."""
+        self.observations = np.empty((0,), dtype=np.uint8)  # SB3's name; the frames are in self.frames
         shape = (self.buffer_size, self.n_envs)
+        if self.frames is None:
+            if self.device.type == "cpu":
+                self.frames = StackStore(*shape, self.obs_shape)
+            else:
+                self.frames = FrameStore(*shape, self.obs_shape, self.device)
+            total = self.buffer_size * self.n_envs
+            self._actions = torch.zeros((total, self.action_dim), device=self.device)
+            self._columns = torch.zeros((len(COLUMNS), total), device=self.device)
         self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
         for name in ("rewards", "returns", "episode_starts", "values", "log_probs", "advantages"):
             setattr(self, name, np.zeros(shape, dtype=np.float32))
-        self._rows = np.zeros((*shape, stack), dtype=np.int64)
         self.generator_ready = False
         self.pos, self.full = 0, False
-
-    def put_frames(
-        self, step: int, observations: np.ndarray, episode_starts: np.ndarray, envs: slice = ALL
-    ) -> torch.Tensor:
-        """
-        Send what is new in an observation to the device, and return the observation from there.
-
-        :param step: Which step of the rollout, from 0
-        :param observations: (n, stack, height, width) uint8, newest frame last
-        :param episode_starts: (n,) bool: where this is the first observation of an episode
-        :param envs: Which environments these are
-        :return: The same on the device, ``channels_last``
-        """
-        stack = self.obs_shape[0]
-        if not self._checked:
-            self._check(step, observations, episode_starts, envs)
-        frames = self._frames[:-1].view(-1, self.n_envs, self._frames.shape[1])
-        if step == 0:
-            size = (stack - 1, len(observations), frames.shape[2])
-            old = torch.as_tensor(observations[:, :-1].swapaxes(0, 1).reshape(size))
-            frames[: stack - 1, envs] = old.to(self.device)
-        self._pinned.numpy()[envs] = observations[:, -1].reshape(len(observations), -1)
-        frames[step + stack - 1, envs].copy_(self._pinned[envs], non_blocking=True)
-        self.episode_starts[step, envs] = episode_starts
-        self._rows[step, envs] = self._rows_of_step(step, envs)
-        if self.device.type == "cpu":
-            return torch.from_numpy(observations).contiguous(memory_format=torch.channels_last)
-        return self._stacks(torch.from_numpy(self._rows[step, envs]))
-
-    def _rows_of_step(self, step: int, envs: slice) -> np.ndarray:
-        """Return, (n, stack) int64, the rows of ``_frames`` that make up the observations of a step."""
-        stack = self.obs_shape[0]
-        rows = (step + np.arange(stack)) * self.n_envs + np.arange(self.n_envs)[envs, None]
-        for back in range(min(stack - 1, step + 1)):
-            started = self.episode_starts[step - back, envs] > 0
-            rows[started, : stack - 1 - back] = len(self._frames) - 1
-        return rows
-
-    def _stacks(self, rows: torch.Tensor) -> torch.Tensor:
-        """
-        Put frames together.
-
-        :param rows: (batch, stack) int64
-        :return: (batch, stack, height, width) uint8, ``channels_last``
-        """
-        columns = rows.to(self.device, non_blocking=True).unbind(1)
-        stacks = torch.stack([self._frames.index_select(0, column) for column in columns], dim=-1)
-        _, height, width = self.obs_shape
-        return stacks.view(len(rows), height, width, len(columns)).permute(0, 3, 1, 2)
-
-    def _check(self, step: int, observations: np.ndarray, episode_starts: np.ndarray, envs: slice) -> None:
-        """Make sure, during the first rollout, that the observations are what this buffer takes them for."""
-        started = np.asarray(episode_starts, dtype=bool)
-        if step:
-            expected = self._previous[envs, 1:].copy()
-            expected[started] = 0
-            if not np.array_equal(observations[:, :-1], expected):
-                raise ValueError(
-                    "these environments do not stack single frames (newest last, zeros before an episode's "
-                    "start), so the device buffer cannot rebuild their observations: use buffer='host'"
-                )
-        self._previous[envs] = observations
 
     def add(
         self,
@@ -133,11 +69,13 @@ class DeviceRolloutBuffer(RolloutBuffer):
         action: np.ndarray,
         reward: np.ndarray,
         episode_start: np.ndarray,
-        value: torch.Tensor,
-        log_prob: torch.Tensor,
+        value: Tensor,
+        log_prob: Tensor,
     ) -> None:
         """Store one step of all environments, as SB3's buffer does."""
-        self.put_frames(self.pos, obs, episode_start)
+        assert self.frames is not None
+        self.episode_starts[self.pos] = episode_start
+        self.frames.put(self.pos, obs, episode_start)
         self.put_decisions(self.pos, action, value.detach().cpu().numpy(), log_prob.detach().cpu().numpy())
         self.end_step(reward)
 
@@ -162,7 +100,35 @@ class DeviceRolloutBuffer(RolloutBuffer):
         self.rewards[self.pos] = reward
         self.pos += 1
         self.full = self.pos == self.buffer_size
-        self._checked = self._checked or self.full
+
+    def minibatches(self, batch_size: int | None = None) -> Iterator[Tensor]:
+        """
+        Yield what :meth:`samples` takes, in SB3's order, given the same NumPy random state.
+
+        :param batch_size: Samples per minibatch; ``None`` for all at once
+        """
+        assert self.full, "the rollout is not complete"
+        if not self.generator_ready:  # once per update, as in SB3
+            assert self.frames is not None
+            self.frames.prepare()
+            self._actions.copy_(torch.from_numpy(self.actions.reshape(-1, self.action_dim)))
+            self._columns.copy_(torch.from_numpy(np.stack([getattr(self, name).ravel() for name in COLUMNS])))
+            self.generator_ready = True
+        total = self.buffer_size * self.n_envs
+        # SB3 counts environment by environment; here, rows of one step are neighbours.
+        envs, steps = np.divmod(np.random.permutation(total), self.buffer_size)
+        chosen = torch.from_numpy(steps * self.n_envs + envs).to(self.device)
+        yield from chosen.split(batch_size or total)
+
+    def samples(self, chosen: Tensor) -> RolloutBufferSamples:
+        """
+        Return samples, from the device's memory alone.
+
+        :param chosen: ``(batch,) int64`` from :meth:`minibatches`
+        """
+        assert self.frames is not None
+        columns = self._columns.index_select(1, chosen)
+        return RolloutBufferSamples(self.frames.take(chosen), self._actions.index_select(0, chosen), *columns)
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """
@@ -170,20 +136,12 @@ class DeviceRolloutBuffer(RolloutBuffer):
 
         :param batch_size: Samples per minibatch; ``None`` for all at once
         """
-        assert self.full, "the rollout is not complete"
-        total = self.buffer_size * self.n_envs
-        indices = torch.from_numpy(np.random.permutation(total))
-        rows = torch.from_numpy(self.swap_and_flatten(self._rows))
-        names = ("values", "log_probs", "advantages", "returns")
-        columns = [self.swap_and_flatten(getattr(self, name)).reshape(-1) for name in names]
-        actions = self.swap_and_flatten(self.actions).astype(np.float32, copy=False)
-        on_device = [torch.as_tensor(array).to(self.device) for array in (actions, *columns)]
-        for batch in indices.split(batch_size or total):
-            chosen = batch.to(self.device)
-            yield RolloutBufferSamples(self._stacks(rows[batch]), *(array[chosen] for array in on_device))
+        yield from map(self.samples, self.minibatches(batch_size))
 
     @property
     def nbytes(self) -> int:
         """Memory of a rollout in bytes."""
+        assert self.frames is not None
         arrays = (self.actions, self.rewards, self.returns, self.episode_starts, self.values, self.log_probs)
-        return self._frames.nbytes + self._rows.nbytes + sum(x.nbytes for x in (*arrays, self.advantages))
+        held = sum(array.nbytes for array in (*arrays, self.advantages))
+        return self.frames.nbytes + self._actions.nbytes + self._columns.nbytes + held

@@ -14,9 +14,10 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv.algorithms.on_policy import FastOnPolicyAlgorithm
-from rl_coordconv.config import ALGORITHMS, RunConfig
+from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import policy_kwargs
+from rl_coordconv.hyperparameters import ALGORITHMS
 
 SWITCHES = ("precision", "compile", "channels_last", "buffer", "strict")
 
@@ -34,7 +35,7 @@ def build(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
     arguments = sb3_arguments(config)
     if issubclass(model_class, FastOnPolicyAlgorithm):
         arguments |= {name: getattr(config, name) for name in SWITCHES}
-    elif config.precision != "fp32" or config.compile:
+    elif config.precision == "bf16" or config.compile is True:
         raise UserError(f"{config.algo} has no switches for speed: leave out precision and compile")
     return model_class("CnnPolicy", env, **arguments)
 

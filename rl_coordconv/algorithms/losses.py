@@ -33,14 +33,17 @@ def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tenso
 
 def sample(logits: Tensor) -> tuple[Tensor, Tensor]:
     """
-    Draw actions from PyTorch's random state as ``Categorical.sample`` does.
+    Draw actions from PyTorch's random state, the same as ``Categorical.sample``.
+
+    ``torch.multinomial`` draws so too, but waits for a GPU to check its argument.
 
     :param logits: ``(batch, actions)``
     :return: Actions ``(batch,) int64`` and their log-probabilities ``(batch,)``
     """
     log_probs = log_softmax(logits)
-    actions = torch.multinomial(log_probs.softmax(dim=-1), 1, replacement=True)
-    return actions.squeeze(-1), log_probs.gather(-1, actions).squeeze(-1)
+    probs = log_probs.softmax(dim=-1)
+    actions = (probs / torch.empty_like(probs).exponential_()).argmax(dim=-1)
+    return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 def normalized(advantages: Tensor) -> Tensor:
@@ -68,8 +71,8 @@ def ppo_loss(
     advantages: Tensor,
     returns: Tensor,
     *,
-    clip_range: float,
-    clip_range_vf: float | None,
+    clip_range: Tensor,
+    clip_range_vf: Tensor | None,
     ent_coef: float,
     vf_coef: float,
 ) -> PPOFigures:
@@ -85,8 +88,8 @@ def ppo_loss(
     :param old_values: Of the states at that time
     :param advantages: Normalised, if they are to be
     :param returns: Targets of the values
-    :param clip_range: Of the probability ratio
-    :param clip_range_vf: Of the change of values (None: no limit)
+    :param clip_range: Of the probability ratio; a scalar of 64 bits, as Python would compute with it
+    :param clip_range_vf: Of the change of values (None: no limit); likewise
     :param ent_coef: Weight of the entropy bonus
     :param vf_coef: Weight of the value loss
     """

@@ -36,9 +36,8 @@ class Network:
         self.compiled: Callable[[Tensor], Tensor] = extractor
         if channels_last:
             extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if compiled_for:
-            mode = "reduce-overhead" if policy.device.type == "cuda" else "default"
-            self.compiled = torch.compile(extractor, dynamic=False, mode=mode)
+        if compiled_for:  # without graphs of its own: it becomes part of ours
+            self.compiled = torch.compile(extractor, dynamic=False)
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -48,10 +47,17 @@ class Network:
         """
         images = frames.contiguous(memory_format=self.memory_format).float().div_(255)
         extractor = self.compiled if len(frames) in self.compiled_for else self.policy.features_extractor
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.bf16):
+        device = frames.device.type
+        # A CUDA graph must not depend on weights that were cast outside of it.
+        with torch.autocast(device, torch.bfloat16, enabled=self.bf16, cache_enabled=device == "cpu"):
             features = extractor(images)
         for_actor, for_critic = self.policy.mlp_extractor(features.float())
         return self.policy.action_net(for_actor), self.policy.value_net(for_critic).flatten()
+
+    def unchanging(self) -> torch.autocast:
+        """Return a context in which weights do not change, so that they are cast to bfloat16 once."""
+        # An outer context, itself turned off: the cache of casts lasts as long as it.
+        return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=False)
 
     @torch.no_grad()
     def act(self, frames: Tensor) -> Tensor:
@@ -85,21 +91,3 @@ def is_covered(policy: BasePolicy) -> bool:
         and policy.share_features_extractor
         and not policy.use_sde
     )
-
-
-def why_no_bf16(device: torch.device) -> str:
-    """Return why bfloat16 would not be faster than float32 on this device, or an empty string."""
-    if device.type == "cuda":
-        return "" if torch.cuda.is_bf16_supported(False) else "this GPU has no bfloat16 units"
-    # AVX512_BF16 alone multiplies no faster than float32 here, and has conversions to pay for.
-    has_tiles = torch.backends.cpu.get_cpu_capability() != "DEFAULT" and torch.cpu._is_amx_tile_supported()
-    return "" if has_tiles else "this CPU has no bfloat16 matrix units (AMX), so float32 is faster"
-
-
-def why_no_compile(device: torch.device) -> str:
-    """Return why ``torch.compile`` does not work on this machine, or an empty string."""
-    try:
-        torch.compile(lambda x: x * 2 + 1, dynamic=False)(torch.ones(2, device=device))
-    except Exception as error:  # a missing compiler, header, or an unsupported Python: each has its own type
-        return f"torch.compile fails with {type(error).__name__}: {str(error).splitlines()[0]}"
-    return ""

@@ -20,37 +20,13 @@ class PPO(FastOnPolicyAlgorithm, stable_baselines3.PPO):
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
-        limits = {"train/clip_range": clip_range}
-        clip_range_vf = None
+        limits = {"train/clip_range": self.clip_range(self._current_progress_remaining)}  # type: ignore[operator]
         if self.clip_range_vf is not None:
-            clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
-            limits["train/clip_range_vf"] = clip_range_vf
+            limits["train/clip_range_vf"] = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
         figures: list[torch.Tensor] = []
         for _ in range(self.n_epochs):
-            goes_on, before = True, len(figures)
-            for batch in self.rollout_buffer.get(self.batch_size):
-                logits, values = self.network(batch.observations)
-                advantages = batch.advantages
-                if self.normalize_advantage and len(advantages) > 1:
-                    advantages = normalized(advantages)
-                found = ppo_loss(
-                    *log_prob_and_entropy(logits, batch.actions.long().flatten()),
-                    values,
-                    batch.old_log_prob,
-                    batch.old_values,
-                    advantages,
-                    batch.returns,
-                    clip_range=clip_range,
-                    clip_range_vf=clip_range_vf,
-                    ent_coef=self.ent_coef,
-                    vf_coef=self.vf_coef,
-                )
-                figures.append(torch.stack([value.detach() for value in found]))
-                if self.target_kl is not None and found.approx_kl > 1.5 * self.target_kl:
-                    goes_on = False
-                    break
-                self.descend(found.loss)
+            before = len(figures)
+            goes_on = self._train_epoch(figures, [self._limit(value) for value in limits.values()])
             self._n_updates += 1
             if not goes_on:
                 break
@@ -59,3 +35,47 @@ class PPO(FastOnPolicyAlgorithm, stable_baselines3.PPO):
         logged["train/approx_kl"] = np.mean(table["approx_kl"][before:])  # of the last epoch
         logged["train/loss"] = table["loss"][-1]
         self.log_update(logged | limits)
+
+    def _train_epoch(self, figures: list[torch.Tensor], limits: list[torch.Tensor]) -> bool:
+        """
+        Pass once over the rollout.
+
+        :param figures: To which the figures of each minibatch are added
+        :param limits: Of the ratio, and of values if they have one
+        :return: Whether training goes on, or the policy has moved further than ``target_kl``
+        """
+        for chosen in self.rollout_buffer.minibatches(self.batch_size):  # type: ignore[attr-defined]
+            if self.target_kl is None:
+                figures.append(self.captured_minibatch(chosen, *limits).clone())
+                continue
+            found = self.loss(chosen, *limits)
+            figures.append(torch.stack([value.detach() for value in found]))
+            if found.approx_kl > 1.5 * self.target_kl:  # waits for a GPU
+                return False
+            self.descend(found.loss)
+        return True
+
+    def _limit(self, value: float) -> torch.Tensor:
+        """Return a number where a CUDA graph sees it change; of 64 bits, as Python computes with it."""
+        return torch.tensor(value, dtype=torch.float64, device=self.device)
+
+    def loss(self, chosen: torch.Tensor, *limits: torch.Tensor) -> PPOFigures:
+        """Return PPO's loss of a minibatch."""
+        assert self.network is not None
+        batch = self.rollout_buffer.samples(chosen)  # type: ignore[attr-defined]
+        logits, values = self.network(batch.observations)
+        advantages = batch.advantages
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = normalized(advantages)
+        return ppo_loss(
+            *log_prob_and_entropy(logits, batch.actions.long().flatten()),
+            values,
+            batch.old_log_prob,
+            batch.old_values,
+            advantages,
+            batch.returns,
+            clip_range=limits[0],
+            clip_range_vf=limits[1] if len(limits) > 1 else None,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+        )

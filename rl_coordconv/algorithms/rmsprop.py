@@ -24,19 +24,23 @@ class ForeachRMSpropTFLike(RMSpropTFLike):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             gradients = [p.grad for p in parameters]
-            averages = [self._average(p) for p in parameters]
+            averages = [self._average(p, group["lr"]) for p in parameters]
             torch._foreach_mul_(averages, group["alpha"])
             torch._foreach_addcmul_(averages, gradients, gradients, 1 - group["alpha"])
             roots = torch._foreach_add(averages, group["eps"])
             torch._foreach_sqrt_(roots)
-            torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])
+            if isinstance(lr := group["lr"], torch.Tensor):  # in a CUDA graph, which reads it from memory
+                steps = torch._foreach_mul(gradients, -lr)
+                torch._foreach_addcdiv_(parameters, steps, roots)
+            else:
+                torch._foreach_addcdiv_(parameters, gradients, roots, -lr)
         return None
 
-    def _average(self, parameter: torch.Tensor) -> torch.Tensor:
+    def _average(self, parameter: torch.Tensor, lr: float | torch.Tensor) -> torch.Tensor:
         """Count a step; return the running mean of squared gradients, which starts at 1 as in TensorFlow."""
         state = self.state[parameter]
         if not state:
-            state["step"] = 0
+            state["step"] = torch.zeros_like(lr) if isinstance(lr, torch.Tensor) else 0
             state["square_avg"] = torch.ones_like(parameter, memory_format=torch.preserve_format)
         state["step"] += 1
         average: torch.Tensor = state["square_avg"]

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from rl_coordconv.compare import statistics
-from rl_coordconv.compare.collect import RunData, collect, curve_on_grid, step_grid, taking_part
-from rl_coordconv.compare.human import REFERENCE, human_normalised
-from rl_coordconv.compare.matrix import Comparison
-from rl_coordconv.compare.statistics import Estimate
-from rl_coordconv.compare.versus import ArmOnGame, Versus, compare_on_game
+from rl_coordconv.compare.collect import Collected, collect
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.games import GameResult, Versus, compare_on_game, game_result, shared_scores
+from rl_coordconv.compare.notes import about_lengths, about_runs, about_scores
+from rl_coordconv.compare.overall import ArmOverall, VersusOverall, arms_overall, compare_overall
+from rl_coordconv.compare.rundata import RunData, taking_part
+from rl_coordconv.compare.verdicts import Verdict, decide
 
-# A score of fewer full games than this is flagged.
-FEW_GAMES = 20
-STATES = {
-    ("running", "stopped", "unfinished"): "Not finished, reported as far as they are",
-    ("failed",): "Failed",
-    ("diverged",): "Diverged",
-}
-
-
-@dataclass(frozen=True)
-class GameResult:
-    """
-    What one game says.
-
-    :param game: Its name
-    :param grid: Steps, shape ``(GRID_POINTS,)``
-    :param arms: By arm; those without a finished game are absent
-    :param versus: By arm other than the baseline
-    :param score: What the scores are: ``eval`` or ``train``
-    """
-
-    game: str
-    grid: np.ndarray
-    arms: dict[str, ArmOnGame]
-    versus: dict[str, Versus]
-    score: str
-
-
-@dataclass(frozen=True)
-class Overall:
-    """
-    What all games say together, in human-normalised scores of the seeds that every arm has on every game.
-
-    :param games: Columns of the matrices
-    :param seeds: Rows of the matrices
-    :param matrices: By arm, shape ``(seeds, games)``
-    :param aggregates: IQM and optimality gap by arm
-    :param improvement: Probability of improvement by arm other than the baseline
-    """
-
-    games: list[str]
-    seeds: list[int]
-    matrices: dict[str, np.ndarray]
-    aggregates: dict[str, dict[str, Estimate]]
-    improvement: dict[str, Estimate]
+# How a run ends for good; anything else leaves a comparison unfinished.
+ENDED = ("finished", "diverged")
 
 
 @dataclass(frozen=True)
@@ -69,188 +27,91 @@ class Analysis:
     :param comparison: What was compared
     :param runs: All runs that have begun
     :param games: In the comparison's order, those with at least one finished game
-    :param overall: None while arms have no seed and game in common
+    :param versus: Arms against the baseline, by game and arm
+    :param overall: Arms over all games
+    :param versus_overall: Arms against the baseline over all games
+    :param interim: Whether runs are missing, so that nothing is decided
     :param notes: What the reader must know: runs left out, cut, missing, failed
     """
 
     comparison: Comparison
     runs: list[RunData]
     games: list[GameResult]
-    overall: Overall | None
+    versus: dict[str, dict[str, Versus]]
+    overall: dict[str, ArmOverall]
+    versus_overall: dict[str, VersusOverall]
+    interim: bool
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts of the report."""
+        single = [versus.verdict for by_arm in self.versus.values() for versus in by_arm.values()]
+        return [versus.verdict for versus in self.versus_overall.values()] + single
 
-def analyse(comparison: Comparison) -> Analysis:
+
+def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
     """
-    Read and compute everything, from whatever is there.
+    Compute everything, from whatever is there.
 
     :param comparison: From ``Comparison.load``
-    :raises UserError: A run trained elsewhere cannot be read
+    :param data: Its runs, if they are read already
+    :raises UserError: The recorded scores cannot be read
     """
-    runs = collect(comparison)
-    notes = _missing(comparison, runs)
+    data = collect(comparison) if data is None else data
+    runs = data.runs
+    notes = data.broken + about_runs(comparison, runs, data.missing)
+    interim = bool(data.missing) or any(run.progress.state not in ENDED for run in runs)
     games = []
     for game in comparison.games:
-        all_runs = [run for run in runs if run.game == game]
-        taking, end = taking_part(all_runs)
-        notes += _cuts(game, all_runs, taking, end)
+        here = [run for run in runs if run.game == game]
+        diverged = [run for run in here if run.progress.state == "diverged"]
+        whole = [run for run in here if run.progress.state != "diverged"]
+        taking, grid = taking_part(whole)
+        notes += about_lengths(game, whole, taking, grid)
         if taking:
-            games.append(game_result(comparison, game, taking, end))
-            notes += _scores(comparison, games[-1], taking)
-    return Analysis(comparison, runs, games, overall(comparison, games), notes)
+            result = game_result(comparison, game, taking, diverged, grid)
+            games.append(result)
+            notes += about_scores(comparison, game, result.score, taking, result.took_off)
+    versus, over_games = _decided(*_compared(comparison, games), interim)
+    overall = arms_overall(comparison, games)
+    return Analysis(comparison, runs, games, versus, overall, over_games, interim, notes)
 
 
-def game_result(comparison: Comparison, game: str, runs: Sequence[RunData], end: int) -> GameResult:
-    """
-    Return what the runs of one game say.
-
-    :param comparison: What is compared
-    :param game: The game
-    :param runs: Those taking part
-    :param end: The step up to which they are compared
-    """
-    grid = step_grid(end)
-    arms = {}
-    score = kind_of_score(comparison, runs)
+def _compared(
+    comparison: Comparison, games: Sequence[GameResult]
+) -> tuple[dict[str, dict[str, Versus]], dict[str, VersusOverall]]:
+    """Return every arm against the baseline, by game and over games, still without verdicts."""
+    base = comparison.baseline
+    versus: dict[str, dict[str, Versus]] = {result.game: {} for result in games}
+    over_games = {}
     for arm in comparison.arms:
-        curves = {run.seed: curve_on_grid(run, grid) for run in runs if run.arm == arm}
-        scores = {seed: float(curve[-1]) for seed, curve in curves.items()}
-        if score == "eval":
-            ours = {run.seed: run.evaluation for run in runs if run.arm == arm}
-            scores = {seed: float(found.mean()) for seed, found in ours.items() if found is not None}
-        if curves:
-            final = statistics.mean_of_runs(np.array([*scores.values()]))
-            band = curve_band(np.array([*curves.values()]))
-            arms[arm] = ArmOnGame(scores, final, band, arm in comparison.foreign)
-    baseline = arms.get(comparison.baseline)
-    versus = {
-        arm: found
-        for arm, ours in arms.items()
-        if baseline is not None and arm != comparison.baseline and (found := compare_on_game(ours, baseline))
-    }
-    return GameResult(game, grid, arms, versus, score)
-
-
-def kind_of_score(comparison: Comparison, runs: Sequence[RunData]) -> str:
-    """
-    Return what the scores of one game are, the same for all arms.
-
-    :param comparison: What is compared
-    :param runs: Those taking part
-    :return: ``eval`` if it is wanted and every arm has a run with a final evaluation, else ``train``
-    """
-    arms = {run.arm for run in runs}
-    evaluated = {run.arm for run in runs if run.evaluation is not None}
-    return comparison.score if evaluated == arms else "train"
-
-
-def curve_band(curves: np.ndarray) -> np.ndarray:
-    """
-    Return mean and band of an arm's curves.
-
-    :param curves: Shape ``(runs, points)``; NaN before a run's first game
-    :return: Mean, lower, upper, shape ``(3, points)``: from 3 runs on the 95 % interval of the mean
-        (Student's t), with 2 the lower and the higher one; NaN until every run has finished a game
-    """
-    n, mean = len(curves), curves.mean(axis=0)
-    if n < 3:
-        return np.stack([mean, curves.min(axis=0), curves.max(axis=0)])
-    half = statistics.half_width(curves)
-    return np.stack([mean, mean - half, mean + half])
-
-
-def overall(comparison: Comparison, games: Sequence[GameResult]) -> Overall | None:
-    """
-    Return what all games say together, or None while no seed of any game is there in every arm.
-
-    :param comparison: What is compared
-    :param games: Results of each game
-    """
-    shared = [
-        result for result in games if result.game in REFERENCE and set(result.arms) == set(comparison.arms)
-    ]
-    numbers = [set(on_game.scores) for result in shared for on_game in result.arms.values()]
-    seeds = sorted(set.intersection(*numbers)) if numbers else []
-    if not seeds:
-        return None
-    matrices = {
-        arm: np.array(
-            [
-                [human_normalised(result.game, result.arms[arm].scores[seed]) for result in shared]
-                for seed in seeds
-            ]
+        both = [result for result in games if arm in result.arms and base in result.arms]
+        if arm == base or not both:
+            continue
+        own = not any(result.arms[name].foreign for result in both for name in (arm, base))
+        paired = own and statistics.pairing_pays(
+            [shared_scores(result.arms[arm], result.arms[base]) for result in both]
         )
-        for arm in comparison.arms
+        for result in both:
+            versus[result.game][arm] = compare_on_game(result.arms[arm], result.arms[base], paired)
+        if found := compare_overall(comparison, games, arm):
+            over_games[arm] = found
+    return versus, over_games
+
+
+def _decided(
+    versus: dict[str, dict[str, Versus]], over_games: dict[str, VersusOverall], interim: bool
+) -> tuple[dict[str, dict[str, Versus]], dict[str, VersusOverall]]:
+    """Return the same with the verdicts, which are corrected for their number all together."""
+    single = [(game, arm) for game, by_arm in versus.items() for arm in by_arm]
+    questions = [over_games[arm].question for arm in over_games]
+    questions += [versus[game][arm].question for game, arm in single]
+    verdicts = iter(decide(questions, interim))
+    over_games = {
+        arm: dataclasses.replace(found, verdict=next(verdicts)) for arm, found in over_games.items()
     }
-    others = [arm for arm in comparison.arms if arm != comparison.baseline]
-    return Overall(
-        [result.game for result in shared],
-        seeds,
-        matrices,
-        {arm: statistics.aggregate(matrix) for arm, matrix in matrices.items()},
-        {
-            arm: statistics.improvement_over_games(matrices[arm], matrices[comparison.baseline])
-            for arm in others
-        },
-    )
-
-
-def _missing(comparison: Comparison, runs: Sequence[RunData]) -> list[str]:
-    """Say which runs have not begun or not ended, and which games have no human reference."""
-    there = {(run.game, run.arm, run.seed) for run in runs}
-    wanted = [
-        (game, arm, seed)
-        for game in comparison.games
-        for arm in comparison.arms
-        for seed in comparison.seeds
-        if arm not in comparison.foreign
-    ]
-    notes = []
-    if absent := [f"{game}/{arm}/seed{seed}" for game, arm, seed in wanted if (game, arm, seed) not in there]:
-        notes.append(f"Not begun: {_listed(absent)}.")
-    for states, what in STATES.items():
-        if found := [_with_reason(run) for run in runs if run.progress.state in states]:
-            notes.append(f"{what}: {_listed(found)}.")
-    if unknown := [game for game in comparison.games if game not in REFERENCE]:
-        notes.append(f"No human reference score, so not in the human-normalised figures: {_listed(unknown)}.")
-    if len(comparison.seeds) < 2:
-        notes.append("Fewer than two seeds: no interval can be given, and no verdict.")
-    return notes
-
-
-def _with_reason(run: RunData) -> str:
-    reason = run.progress.exit_reason if run.progress.state in ("failed", "diverged") else ""
-    return f"{run.name} ({reason})" if reason else run.name
-
-
-def _scores(comparison: Comparison, result: GameResult, runs: Sequence[RunData]) -> list[str]:
-    """Say where scores are not the final evaluation that was asked for, or are of few games."""
-    if comparison.score == "train":
-        return []
-    without = [run for run in runs if run.evaluation is None]
-    names = _listed([f"{run.arm}/seed{run.seed}" for run in without])
-    if result.score == "train":
-        return [
-            f"{result.game}: scores are the last training games, as an arm has no final evaluation: {names}."
-        ]
-    few = min(len(run.evaluation) for run in runs if run.evaluation is not None)
-    notes = [f"{result.game}: without a final evaluation, so not in the scores: {names}."] if without else []
-    if few < FEW_GAMES:
-        notes.append(f"{result.game}: scores of only {few} games: set final_eval_episodes to 20 or more.")
-    return notes
-
-
-def _cuts(game: str, runs: Sequence[RunData], taking: Sequence[RunData], end: int) -> list[str]:
-    """Say which runs of a game are left out or cut to the common grid."""
-    notes = []
-    names = {id(run): f"{run.arm}/seed{run.seed} ({run.last_step:,} steps)" for run in runs}
-    if out := [names[id(run)] for run in runs if not any(run is other for other in taking)]:
-        notes.append(f"{game}: left out until further on or with a finished game: {_listed(out)}.")
-    if cut := [names[id(run)] for run in taking if run.last_step > end]:
-        notes.append(f"{game}: runs differ in length; cut to the first {end:,} steps: {_listed(cut)}.")
-    return notes
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    decided: dict[str, dict[str, Versus]] = {game: {} for game in versus}
+    for game, arm in single:
+        decided[game][arm] = dataclasses.replace(versus[game][arm], verdict=next(verdicts))
+    return decided, over_games

@@ -1,11 +1,17 @@
-"""The pictures of a comparison's report, as PNG files under ``runs/<name>/figures/``."""
+"""
+The pictures of a comparison's report, under ``runs/<name>/figures/``: PNG, and SVG or PDF for papers.
+
+Many games make several pages of one figure: ``learning_curves.png``, ``learning_curves_2.png``, ...
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 import matplotlib
+import matplotlib.scale
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -13,39 +19,60 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rl_coordconv.compare.analysis import Analysis, Overall
+from rl_coordconv.compare.analysis import Analysis
+from rl_coordconv.compare.games import GameResult
+from rl_coordconv.compare.positions import positional_biases
+from rl_coordconv.compare.published import RL_ZOO
 from rl_coordconv.compare.statistics import Estimate, performance_profile
 from rl_coordconv.runs.folder import atomic_path
 
 COLUMNS = 3
+GAMES_PER_PAGE = 12
 
 
-def draw_all(analysis: Analysis, folder: Path) -> dict[str, Path]:
+def draw_all(analysis: Analysis, folder: Path, extra_format: str | None = None) -> dict[str, list[Path]]:
     """
     Draw every figure that there is data for.
 
     :param analysis: From ``analyse``
-    :param folder: Where the PNG files go; made if it is not there
-    :return: Paths by title
+    :param folder: Where the files go; made if it is not there
+    :param extra_format: ``svg`` or ``pdf``, beside PNG
+    :return: PNG files by title, a page each
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Figure] = {}
-    if analysis.games:
-        figures["Learning curves"] = learning_curves(analysis)
-    if any(result.versus for result in analysis.games):
-        figures["Probability of improvement"] = improvement(analysis)
-    if analysis.overall is not None:
-        figures["Human-normalised scores"] = aggregates(analysis.overall)
-        figures["Performance profile"] = profile(analysis.overall)
-    if any(run.coord_use for run in analysis.runs):
-        figures["Use of coordinates"] = coordinate_use(analysis)
-    paths = {}
-    for title, figure in figures.items():
-        paths[title] = folder / f"{title.lower().replace(' ', '_').replace('-', '_')}.png"
-        with atomic_path(paths[title]) as temporary:
-            figure.savefig(temporary, dpi=120)
+    paths: dict[str, list[Path]] = {}
+    for title, figure in _figures(analysis):
+        pages = paths.setdefault(title, [])
+        stem = title.lower().replace(" ", "_").replace("-", "_") + (f"_{len(pages) + 1}" if pages else "")
+        for kind in ["png", *([extra_format] if extra_format else [])]:
+            with atomic_path(folder / f"{stem}.{kind}") as temporary:
+                figure.savefig(temporary, dpi=120)
+        pages.append(folder / f"{stem}.png")
         plt.close(figure)
     return paths
+
+
+def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
+    """Yield every figure with its title, one after the other, as 57 games make many."""
+    pages = [
+        analysis.games[start : start + GAMES_PER_PAGE]
+        for start in range(0, len(analysis.games), GAMES_PER_PAGE)
+    ]
+    for page in pages:
+        yield "Learning curves", learning_curves(analysis, page)
+    for page in pages if all(_speeds(analysis).values()) else []:
+        yield "Learning curves over time", learning_curves(analysis, page, over_time=True)
+    if any(analysis.versus.values()):
+        yield "Probability of improvement", improvement(analysis)
+    if analysis.overall:
+        yield "Human-normalised scores", aggregates(analysis)
+        yield "Human-normalised IQM over steps", iqm_over_steps(analysis)
+        yield "Performance profile", profile(analysis)
+    for page in pages:
+        if any(run.coord_use and run.game == result.game for run in analysis.runs for result in page):
+            yield "Use of coordinates", coordinate_use(analysis, page)
+    if maps := positional_biases(analysis):
+        yield "What coordinates add", maps
 
 
 def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
@@ -67,21 +94,64 @@ def _colours(analysis: Analysis) -> dict[str, str]:
     return {arm: f"C{number % 10}" for number, arm in enumerate(analysis.comparison.arms)}
 
 
-def learning_curves(analysis: Analysis) -> Figure:
-    """Draw, per game, each arm's mean curve with its band, and the single runs thin behind it."""
-    colours = _colours(analysis)
-    figure, panels = _panels([result.game for result in analysis.games])
-    for axes, result in zip(panels, analysis.games, strict=True):
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Name every line of any panel once, below the figure."""
+    handles = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=4)
+
+
+def _speeds(analysis: Analysis) -> dict[str, float]:
+    """Return each arm's median steps per second, 0 where it is not known."""
+    return {
+        arm: median([run.progress.steps_per_second for run in analysis.runs if run.arm == arm] or [0.0])
+        for arm in analysis.comparison.arms
+    }
+
+
+def learning_curves(analysis: Analysis, games: Sequence[GameResult], over_time: bool = False) -> Figure:
+    """
+    Draw, per game, each arm's mean curve with its band, and the single runs thin behind it.
+
+    :param analysis: From ``analyse``
+    :param games: Those of this page
+    :param over_time: Over hours at each arm's median speed, instead of steps
+    """
+    colours, speeds = _colours(analysis), _speeds(analysis)
+    figure, panels = _panels([result.game for result in games])
+    for axes, result in zip(panels, games, strict=True):
         for arm, ours in result.arms.items():
+            along = result.grid / (3600 * speeds[arm]) if over_time else result.grid
             mean, low, high = ours.curve
-            axes.fill_between(result.grid, low, high, color=colours[arm], alpha=0.18, lw=0)
-            axes.plot(result.grid, mean, color=colours[arm], label=arm)
+            axes.plot(along, ours.singles.T, color=colours[arm], lw=0.5, alpha=0.4)
+            axes.fill_between(along, low, high, color=colours[arm], alpha=0.18, lw=0)
+            axes.plot(along, mean, color=colours[arm], label=arm)
         means = np.concatenate([ours.curve.ravel() for ours in result.arms.values()])
         _limit(axes, [ours.curve[0] for ours in result.arms.values()], means)
-        axes.set(xlabel="steps (4 frames each)", ylabel="raw return")
+        _published(axes, analysis, result.game)
+        axes.set(xlabel="hours" if over_time else "steps (4 frames each)", ylabel="raw return")
         axes.locator_params(axis="x", nbins=5)  # more labels than that run into each other
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    _legend(figure, panels)
     return figure
+
+
+def algorithms(analysis: Analysis) -> list[str]:
+    """Return the algorithms of the arms for which RL Zoo has published scores."""
+    used = dict.fromkeys(str(options.get("algo")) for options in analysis.comparison.options.values())
+    return [algo for algo in used if algo in RL_ZOO]
+
+
+def _published(axes: Axes, analysis: Analysis, game: str) -> None:
+    """Draw RL Zoo's scores as dashed lines; those far off the curves stay outside of the picture."""
+    limits = axes.get_ylim()
+    for number, algo in enumerate(algorithms(analysis)):
+        if game in RL_ZOO[algo]:
+            label, style = f"RL Zoo {algo}, 10 M steps", ("--", ":")[number % 2]
+            axes.axhline(RL_ZOO[algo][game], label=label, color="0.4", ls=style, lw=1)
+    axes.set_ylim(limits)
 
 
 def _limit(axes: Axes, curves: Sequence[np.ndarray], bands: np.ndarray) -> None:
@@ -116,57 +186,79 @@ def _interval(axes: Axes, row: float, estimate: Estimate, colour: str) -> None:
 def improvement(analysis: Analysis) -> Figure:
     """Draw, per arm, the probability that one of its runs beats one of the baseline, by game and overall."""
     comparison, colours = analysis.comparison, _colours(analysis)
-    arms = [arm for arm in comparison.arms if any(arm in result.versus for result in analysis.games)]
+    arms = [arm for arm in comparison.arms if any(arm in by_arm for by_arm in analysis.versus.values())]
     figure, panels = _panels([f"{arm} > {comparison.baseline}" for arm in arms])
+    most = 0
     for axes, arm in zip(panels, arms, strict=True):
-        rows = [
-            (result.game, result.versus[arm].improvement) for result in analysis.games if arm in result.versus
-        ]
-        if analysis.overall is not None:
-            rows.append(("all games", analysis.overall.improvement[arm]))
+        rows = [(game, by_arm[arm].improvement) for game, by_arm in analysis.versus.items() if arm in by_arm]
+        if arm in analysis.versus_overall:
+            rows.append(("all games", analysis.versus_overall[arm].improvement))
         for number, (_, estimate) in enumerate(rows):
             _interval(axes, -number, estimate, colours[arm])
         axes.axvline(0.5, color="grey", ls="--", lw=1)
         axes.set_yticks([-number for number in range(len(rows))], [name for name, _ in rows])
         axes.set(xlim=(-0.03, 1.03), ylim=(0.6 - len(rows), 0.6), xlabel="probability of improvement")
-    figure.set_figheight(max(2.4, 0.45 * (len(analysis.games) + 1) + 1.2) * (-(-len(arms) // COLUMNS)))
+        most = max(most, len(rows))
+    figure.set_figheight(max(2.4, 0.45 * most + 1.2) * (-(-len(arms) // COLUMNS)))
     return figure
 
 
-def aggregates(overall: Overall) -> Figure:
-    """Draw IQM and optimality gap of every arm with their intervals."""
-    names = {"iqm": "IQM (higher is better)", "optimality_gap": "optimality gap (lower is better)"}
-    figure, panels = _panels([*names.values()])
-    for axes, key in zip(panels, names, strict=True):
-        for number, (_, estimates) in enumerate(overall.aggregates.items()):
-            _interval(axes, -number, estimates[key], f"C{number % 10}")
-        axes.set_yticks([-number for number in range(len(overall.aggregates))], [*overall.aggregates])
-        axes.set(xlabel="human-normalised score", ylim=(0.6 - len(overall.aggregates), 0.6))
-    figure.set_figheight(max(2.2, 0.5 * len(overall.aggregates) + 1.2))
+def aggregates(analysis: Analysis) -> Figure:
+    """Draw IQM, mean, median and optimality gap of every arm with their intervals."""
+    names = {"IQM": "higher", "mean": "higher", "median": "higher", "optimality gap": "lower"}
+    overall, colours = analysis.overall, _colours(analysis)
+    figure, panels = _panels([f"{name} ({better} is better)" for name, better in names.items()])
+    for axes, name in zip(panels, names, strict=True):
+        for number, (arm, ours) in enumerate(overall.items()):
+            _interval(axes, -number, ours.aggregates[name], colours[arm])
+        axes.set_yticks([-number for number in range(len(overall))], [*overall])
+        axes.set(xlabel="human-normalised score", ylim=(0.6 - len(overall), 0.6))
+    figure.set_figheight(2 * max(2.2, 0.5 * len(overall) + 1.2))
     return figure
 
 
-def profile(overall: Overall) -> Figure:
-    """Draw the share of runs above every human-normalised score."""
-    values = np.concatenate([matrix.ravel() for matrix in overall.matrices.values()])
-    room = max(float(np.ptp(values)), 0.01) * 0.05
-    taus = np.linspace(values.min() - room, values.max() + room, 101)
-    figure, [axes] = _panels([f"{len(overall.games)} games, {len(overall.seeds)} seeds"])
-    for number, (arm, matrix) in enumerate(overall.matrices.items()):
-        share, low, high = performance_profile(matrix, taus)
-        axes.fill_between(taus, low, high, color=f"C{number % 10}", alpha=0.18, lw=0)
-        axes.plot(taus, share, color=f"C{number % 10}", label=arm)
-    axes.set(
-        xlabel="human-normalised score $\\tau$", ylabel="share of runs above $\\tau$", ylim=(-0.03, 1.03)
-    )
-    axes.legend()
+def iqm_over_steps(analysis: Analysis) -> Figure:
+    """Draw each arm's human-normalised IQM over the steps with its band."""
+    colours = _colours(analysis)
+    figure, panels = _panels(["all games"])
+    for arm, ours in analysis.overall.items():
+        along = 100 * np.arange(1, ours.curve.shape[1] + 1) / ours.curve.shape[1]
+        mean, low, high = ours.curve
+        panels[0].fill_between(along, low, high, color=colours[arm], alpha=0.18, lw=0)
+        panels[0].plot(along, mean, color=colours[arm], label=arm)
+    curves = [ours.curve for ours in analysis.overall.values()]
+    _limit(panels[0], [curve[0] for curve in curves], np.concatenate([curve.ravel() for curve in curves]))
+    panels[0].set(xlabel="% of the steps", ylabel="human-normalised IQM")
+    _legend(figure, panels)
     return figure
 
 
-def coordinate_use(analysis: Analysis) -> Figure:
+def profile(analysis: Analysis) -> Figure:
+    """Draw the share of runs above every human-normalised score, beyond 1 on a logarithmic axis."""
+    colours, overall = _colours(analysis), analysis.overall
+    values = np.concatenate([np.concatenate(ours.scores) for ours in overall.values()])
+    scale = matplotlib.scale.SymmetricalLogTransform(10, 1, 1)
+    first, last = np.asarray(scale.transform_non_affine(np.array([values.min(), values.max()])), dtype=float)
+    room = max(float(last - first), 0.01) * 0.05
+    points = np.linspace(first - room, last + room, 101)
+    taus = np.asarray(scale.inverted().transform_non_affine(points), dtype=float)
+    most = max(len(ours.games) for ours in overall.values())
+    figure, panels = _panels([f"{most} games"])
+    for arm, ours in overall.items():
+        share, low, high = performance_profile(ours.scores, taus)
+        panels[0].fill_between(taus, low, high, color=colours[arm], alpha=0.18, lw=0)
+        panels[0].plot(taus, share, color=colours[arm], label=arm)
+    panels[0].set(xlabel="human-normalised score $\\tau$", ylabel="share of runs above $\\tau$")
+    panels[0].set(ylim=(-0.03, 1.03))
+    panels[0].set_xscale("symlog", linthresh=1)
+    _legend(figure, panels)
+    return figure
+
+
+def coordinate_use(analysis: Analysis, page: Sequence[GameResult]) -> Figure:
     """Draw, per game, the share of each layer's weight norm on coordinates over time, mean of the seeds."""
     used = [run for run in analysis.runs if run.coord_use]
-    games = [game for game in analysis.comparison.games if any(run.game == game for run in used)]
+    games = [result.game for result in page if any(run.game == result.game for run in used)]
     lines = list(dict.fromkeys((run.arm, layer) for run in used for layer in run.coord_use))
     colours = _colours(analysis)
     figure, panels = _panels(games)
@@ -179,12 +271,11 @@ def coordinate_use(analysis: Analysis) -> Figure:
             ]
             if not curves:
                 continue
-            grid = np.linspace(
-                max(curve[0][0] for curve in curves), min(curve[0][-1] for curve in curves), 100
-            )
-            mean = np.mean([np.interp(grid, *curve) for curve in curves], axis=0)
+            length = min(map(len, curves))
+            grid = next(run.grid for run in used if run.game == game)[:length]
+            mean = np.mean([curve[:length] for curve in curves], axis=0)
             style = ("-", "--", ":", "-.")[number % 4]
             axes.plot(grid, mean, style, color=colours[arm], label=f"{arm}: {layer}")
         axes.set(xlabel="steps (4 frames each)", ylabel="share of weight norm")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    _legend(figure, panels)
     return figure

@@ -20,12 +20,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_coordconv.compare.matrix import Comparison, label
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.matrix import label
 from rl_coordconv.config import RunConfig
-from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import RunFolder, write_text
+from rl_coordconv.runs.folder import Cause, FolderInUse, RunFolder, write_text
 
 POLL_SECONDS = 0.2
+# Before the first retry; twice as long before each further one.
+RETRY_SECONDS = 5.0
+MOST_RETRY_SECONDS = 300.0
+# The same training diverges again, or by luck does not; the same disk is as full for every run.
+NOT_RETRIED = ("loss", "storage")
 # OpenMP's threads sleep between two operations, instead of spinning on cores that the emulators need.
 WAITING = {"OMP_WAIT_POLICY": "passive"}
 # Linux tells a process when its parent has died, so that nothing trains on behind a killed comparison:
@@ -80,10 +85,17 @@ class JobResult:
 
     :param state: ``finished``, ``failed`` or ``stopped``
     :param message: Why it failed
+    :param cause: What kind of reason that was, empty if the run does not say
     """
 
     state: str
     message: str = ""
+    cause: Cause = ""
+
+    @property
+    def stops_all(self) -> bool:
+        """Whether no other run can go on either."""
+        return self.cause == "storage"
 
 
 def make_jobs(comparison: Comparison, command: Sequence[str], retries: int) -> list[Job]:
@@ -108,22 +120,34 @@ def run_job(job: Job, environment: dict[str, str], stop: threading.Event) -> Job
     """
     Train a run to its end, from its checkpoint if it has one; try again if the command fails.
 
+    Options that are refused, a loss that is not finite and a full disk are not tried again.
+
     :param job: The run
     :param environment: Variables to set for the command, e.g. ``OMP_NUM_THREADS``
     :param stop: When set, the command is asked to save and end
     """
-    code = 0
     for attempt in range(1, job.retries + 2):
         if not _wait_until_free(job.run, stop):
             return JobResult("stopped")
         if job.run.finished:
             return JobResult("finished")
+        before = job.run.read_progress()
+        if before.state == "diverged":
+            return JobResult("failed", f"diverged: {before.exit_reason}", before.cause)
         code = _train(job, environment, stop, attempt)
         if job.run.finished:
             return JobResult("finished")
         if stop.is_set():
             return JobResult("stopped")
-    return JobResult("failed", f"exit code {code}: {_last_words(job.log)} (see {job.log})")
+        now = job.run.read_progress()
+        began = now.attempts > before.attempts
+        cause = now.cause if began else ""
+        refused = code == 2 and not began
+        if refused or cause in NOT_RETRIED or attempt > job.retries:
+            break
+        if stop.wait(min(RETRY_SECONDS * 2 ** (attempt - 1), MOST_RETRY_SECONDS)):
+            return JobResult("stopped")
+    return JobResult("failed", f"exit code {code}: {_last_words(job.log)} (see {job.log})", cause)
 
 
 def _wait_until_free(run: RunFolder, stop: threading.Event) -> bool:
@@ -132,7 +156,7 @@ def _wait_until_free(run: RunFolder, stop: threading.Event) -> bool:
         try:
             with run.lock():
                 break
-        except UserError:
+        except FolderInUse:
             if stop.wait(POLL_SECONDS):
                 return False
     return True

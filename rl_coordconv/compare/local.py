@@ -69,7 +69,10 @@ def run_local(jobs: list[Job], slots: int, show: Show, stop: threading.Event) ->
             return JobResult("stopped")
         slot = free.get()
         try:
-            return run_job(job, slot_environment(slot, slots, job.config.device), stop)
+            result = run_job(job, slot_environment(slot, slots, job.config.device), stop)
+            if result.stops_all:
+                stop.set()
+            return result
         finally:
             free.put(slot)
 

@@ -22,111 +22,22 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rl_coordconv.cli import read_yaml
+from rl_coordconv.compare.comparison import SCORES, Comparison
 from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
-from rl_coordconv.runs.folder import RunFolder, write_text
+from rl_coordconv.options import read_yaml
+from rl_coordconv.runs.folder import RunFolder
 
 KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms", "score")
-SCORES = ("eval", "train")
 SET_BY_MATRIX = ("game", "seed", "arm", "name", "output")
 # Options that may change between two starts of a comparison: they do not change what is learned.
-MAY_DIFFER = ("output", "device", "num_threads", "checkpoint_freq", "keep_checkpoints")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """
-    A validated comparison.
-
-    :param folder: ``<output>/<name>``
-    :param games: Canonical names
-    :param arms: Names, in the order of the file
-    :param seeds: Seeds of the runs
-    :param baseline: The arm that the others are compared with
-    :param jobs: One config per run to train, those of the first seed first
-    :param foreign: Folders of runs trained elsewhere, by arm and game
-    :param score: What a run's score is: ``eval``, its final evaluation, or ``train``, its last training games
-    """
-
-    folder: Path
-    games: tuple[str, ...]
-    arms: tuple[str, ...]
-    seeds: tuple[int, ...]
-    baseline: str
-    jobs: tuple[RunConfig, ...] = ()
-    foreign: dict[str, dict[str, list[Path]]] = dataclasses.field(default_factory=dict)
-    score: str = "eval"
-
-    @property
-    def file(self) -> Path:
-        """What the report reads: ``comparison.yaml``."""
-        return self.folder / "comparison.yaml"
-
-    def save(self) -> None:
-        """Write ``comparison.yaml`` into the folder, made if it is not there."""
-        foreign = {
-            arm: {game: [str(path) for path in paths] for game, paths in games.items()}
-            for arm, games in self.foreign.items()
-        }
-        values = {
-            "games": list(self.games),
-            "arms": list(self.arms),
-            "seeds": list(self.seeds),
-            "baseline": self.baseline,
-            "score": self.score,
-            "foreign": foreign,
-        }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"output folder '{self.folder}' cannot be made: {error}") from None
-        write_text(self.file, yaml.safe_dump(values, sort_keys=False))
-
-    @classmethod
-    def load(cls, folder: Path) -> Comparison:
-        """
-        Return the comparison that lives in a folder, without its jobs; what its runs tell if none was saved.
-
-        :param folder: ``runs/<name>``
-        :raises UserError: There are no runs, or ``comparison.yaml`` is not what :meth:`save` writes
-        """
-        file = cls(folder, (), (), (), "").file
-        if not file.is_file():
-            return cls._of_runs(folder)
-        values = read_yaml(file)
-        try:
-            foreign = {
-                arm: {game: [Path(path) for path in paths] for game, paths in games.items()}
-                for arm, games in values["foreign"].items()
-            }
-            games, arms, seeds = (tuple(values[key]) for key in ("games", "arms", "seeds"))
-            # Version 0.1.0 scored training games, and did not say so.
-            score = choose(f"score in {file}", values.get("score", "train"), SCORES)
-            return cls(folder, games, arms, seeds, values["baseline"], (), foreign, score)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"'{file}' is damaged ({error!r}): start the comparison again to renew it"
-            ) from None
-
-    @classmethod
-    def _of_runs(cls, folder: Path) -> Comparison:
-        if not folder.is_dir():
-            raise UserError(f"'{folder}' does not exist: give the folder of a comparison, runs/<name>")
-        found = [path.parent for path in folder.glob("*/*/seed*/config.yaml")]
-        if not found:
-            raise UserError(f"'{folder}' holds no runs (<game>/<arm>/seed<k>): give the folder runs/<name>")
-        games = tuple(sorted({path.parts[-3] for path in found}))
-        arms = tuple(sorted({path.parts[-2] for path in found}))
-        seeds = tuple(sorted({int(path.name.removeprefix("seed")) for path in found}))
-        return cls(folder, games, arms, seeds, "cnn" if "cnn" in arms else arms[0])
+MAY_DIFFER = (
+    *("output", "device", "num_threads", "checkpoint_freq", "keep_checkpoints", "eval_freq", "strict"),
+)
 
 
 def label(config: RunConfig) -> str:
@@ -180,8 +91,16 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
         if options and "folders" in options
     }
     folder = Path(place["output"]) / name
-    arm_names, seed_numbers = tuple(names), tuple(seeds)
-    return Comparison(folder, tuple(games), arm_names, seed_numbers, baseline, tuple(jobs), foreign, score)
+    options = {str(config.arm): options_of_arm(config) for config in trained}
+    return Comparison(
+        folder, tuple(games), tuple(names), tuple(seeds), baseline, tuple(jobs), foreign, score, options
+    )
+
+
+def options_of_arm(config: RunConfig) -> dict[str, Any]:
+    """Return the options of a run that decide what is learned, without those that the matrix sets."""
+    left_out = {*SET_BY_MATRIX, *MAY_DIFFER}
+    return {key: value for key, value in config.to_dict().items() if key not in left_out}
 
 
 def check_existing_runs(comparison: Comparison) -> None:
@@ -194,13 +113,38 @@ def check_existing_runs(comparison: Comparison) -> None:
         run = RunFolder(config.folder)
         if not run.config_file.is_file():
             continue
-        there, wanted = run.load_config(device="cpu").to_dict(), config.to_dict()
-        for key, value in wanted.items():
-            if key not in MAY_DIFFER and there.get(key) != value:
-                raise UserError(
-                    f"run '{run.path}' is there with {key} {there.get(key)}, but the comparison wants "
-                    f"{value}: give the comparison another name, or remove that run"
-                )
+        if found := difference(options_of_arm(run.load_config(device="cpu")), options_of_arm(config)):
+            raise UserError(
+                f"run '{run.path}' is there with {found}: name the comparison otherwise, or remove that run"
+            )
+
+
+def check_recorded_options(comparison: Comparison, recorded: Comparison) -> None:
+    """
+    Make sure that scores which are already recorded come from the same options; arms may have been added.
+
+    :param comparison: What is wanted
+    :param recorded: From the folder of the scores
+    :raises UserError: An arm was trained with others, or what is recorded is no longer an option
+    """
+    for arm, wanted in comparison.options.items():
+        if arm not in recorded.options:
+            continue
+        values = {**recorded.options[arm], "game": comparison.games[0], "device": "cpu"}
+        there = options_of_arm(config_from_dict(values, f"{recorded.file}: arm '{arm}'"))
+        if found := difference(there, wanted):
+            raise UserError(
+                f"'{recorded.file}' records arm '{arm}' with {found}: give another results folder, or the "
+                "arm another name"
+            )
+
+
+def difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Return the first option in which a run that is there differs, in words; empty if there is none."""
+    for key, value in wanted.items():
+        if there.get(key) != value:
+            return f"{key} {there.get(key)}, but the comparison wants {value}"
+    return ""
 
 
 def _several(values: dict[str, Any], key: str, path: Path) -> list[Any]:

@@ -7,17 +7,22 @@ dies, Ray starts its tasks on another, where they resume from their checkpoints.
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import socket
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
-from rl_coordconv.compare.jobs import WAITING, Job, JobResult, run_job
+from rl_coordconv.compare.jobs import Job, JobResult, run_job
 from rl_coordconv.compare.local import Show
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, needs
 
 # Nodes that may die under one run before it counts as failed.
 NODE_DEATHS = 10
 CPUS_BESIDE_GPU = 2
+NODE_SECONDS = 60
 GPU_SHARE = 0.25
 
 
@@ -38,20 +43,20 @@ def run_on_ray(
     :param show: Called every second with the results so far
     :param stop: When set, running jobs save and end, and no other starts
     :return: Results by job name
-    :raises UserError: Ray is not installed, or there is no cluster at ``address``
+    :raises UserError: Ray is not installed, there is no cluster at ``address``, or a node cannot take runs
     """
     ray = _start_ray(address)
     try:
+        check_nodes(ray, Path.cwd())
         return _run(ray, jobs, slots or len(jobs), show, stop)
     finally:
         ray.shutdown()
 
 
 def _start_ray(address: str | None) -> Any:
-    try:
+    with needs("ray"):
         import ray
-    except ImportError:
-        raise UserError("executor ray needs Ray: pip install 'rl-coordconv[ray]'") from None
+        import ray.util.scheduling_strategies
     try:
         if address is not None and ":" in address and "://" not in address:
             # Ray itself tries for five minutes, then kills the process.
@@ -65,26 +70,62 @@ def _start_ray(address: str | None) -> Any:
 
 def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Event) -> dict[str, JobResult]:
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-    cpus, gpus = (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus else (1, 0)
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=NODE_DEATHS)(carry_out)
-    environment = {**WAITING, "OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
+    task = ray.remote(max_retries=NODE_DEATHS)(carry_out)
     waiting = list(jobs)
     running: dict[Any, Job] = {}
     results: dict[str, JobResult] = {}
+    asked: set[Any] = set()
     while waiting or running:
         while waiting and len(running) < slots and not stop.is_set():
             job = waiting.pop(0)
-            running[task.remote(job, environment)] = job
+            cpus, gpus = (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus and job.config.device != "cpu" else (1, 0)
+            environment = {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
+            running[task.options(num_cpus=cpus, num_gpus=gpus).remote(job, environment)] = job
         if stop.is_set():
             results |= {job.name: JobResult("stopped") for job in waiting}
             waiting.clear()
-            for reference in running:
+            for reference in running.keys() - asked:  # a second signal would end a run without saving
                 ray.cancel(reference)
+                asked.add(reference)
         for reference in ray.wait(list(running), timeout=1)[0] if running else ():
             job = running.pop(reference)
             results[job.name] = _result(ray, reference, stop)
+            if results[job.name].stops_all:
+                stop.set()
         show(results)
     return results
+
+
+def check_nodes(ray: Any, directory: Path) -> None:
+    """
+    Make sure that every node sees the folder and can import this library.
+
+    :param ray: The module, connected
+    :param directory: Where the comparison runs
+    :raises UserError: A node cannot; it is named, with what it lacks
+    """
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    look = ray.remote(num_cpus=0, max_retries=0)(_lacks)
+    for node in nodes:
+        place = strategy(node_id=node["NodeID"], soft=False)
+        try:
+            lacks = ray.get(
+                look.options(scheduling_strategy=place).remote(str(directory)), timeout=NODE_SECONDS
+            )
+        except ray.exceptions.RayError as error:
+            lacks = str(error).strip().splitlines()[-1]
+        if lacks:
+            raise UserError(f"Ray node {node['NodeManagerAddress']} cannot take runs: {lacks}")
+
+
+def _lacks(directory: str) -> str:
+    """Return what this node lacks to train, empty if nothing."""
+    if importlib.util.find_spec("rl_coordconv") is None:
+        return f"its Python {sys.executable} has no rl_coordconv: pip install it there"
+    if not os.access(directory, os.W_OK):
+        return f"it does not see '{directory}' as a folder to write to: share it under the same path"
+    return ""
 
 
 def _result(ray: Any, reference: Any, stop: threading.Event) -> JobResult:

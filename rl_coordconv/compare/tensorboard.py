@@ -3,8 +3,8 @@ The TensorBoard page of a comparison: every game's arms in one chart, mean with 
 
 On disk, under ``runs/<name>/summary/``: one run per arm, with the tags
 
-    <game>/mean, <game>/lower, <game>/upper    raw return over steps, see ``analysis.curve_band``
-    all games/iqm                              human-normalised IQM over percent of the steps
+    <game>/mean, <game>/lower, <game>/upper          raw return over steps, see ``games.curve_band``
+    all games/iqm, all games/lower, all games/upper  human-normalised IQM over percent of the steps
 
 and a *Custom Scalars* page that draws mean and band of all arms in one chart per game.
 """
@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rliable import metrics
 from torch.utils.tensorboard import SummaryWriter
 
-from rl_coordconv.compare.analysis import Analysis, GameResult, Overall
-from rl_coordconv.compare.collect import RunData, curve_on_grid
-from rl_coordconv.compare.human import human_normalised
+from rl_coordconv.compare.analysis import Analysis
+from rl_coordconv.compare.games import GameResult
 
-ALL_GAMES = "all games/iqm"
+ALL_GAMES = "all games"
 BAND = ("mean", "lower", "upper")
+IQM_BAND = ("iqm", "lower", "upper")
 
 
 def write_page(analysis: Analysis, folder: Path) -> None:
@@ -41,8 +40,7 @@ def write_page(analysis: Analysis, folder: Path) -> None:
         writer = SummaryWriter(str(temporary / arm))
         for result in analysis.games:
             _write_band(writer, result, arm)
-        if analysis.overall is not None:
-            _write_all_games(writer, analysis, analysis.overall, arm)
+        _write_all_games(writer, analysis, arm)
         if arm == analysis.comparison.arms[0]:
             writer.add_custom_scalars(_layout(analysis))
         writer.close()
@@ -59,26 +57,24 @@ def _write_band(writer: SummaryWriter, result: GameResult, arm: str) -> None:
                 writer.add_scalar(f"{result.game}/{name}", value, round(step))
 
 
-def _write_all_games(writer: SummaryWriter, analysis: Analysis, overall: Overall, arm: str) -> None:
-    """Write the IQM over the runs that every arm has, at equal shares of each game's steps."""
-    grids = {result.game: result.grid for result in analysis.games}
-    used = [run for run in analysis.runs if run.arm == arm and _in_overall(run, overall)]
-    scores = np.array(
-        [[human_normalised(run.game, score) for score in curve_on_grid(run, grids[run.game])] for run in used]
-    )
-    for point, column in enumerate(scores.T, start=1):
-        if np.isfinite(column).all():
-            writer.add_scalar(ALL_GAMES, metrics.aggregate_iqm(column), round(100 * point / scores.shape[1]))
-
-
-def _in_overall(run: RunData, overall: Overall) -> bool:
-    return run.game in overall.games and run.seed in overall.seeds
+def _write_all_games(writer: SummaryWriter, analysis: Analysis, arm: str) -> None:
+    """Write the IQM with its band at equal shares of each game's steps."""
+    if arm not in analysis.overall:
+        return
+    curve = analysis.overall[arm].curve
+    for name, values in zip(IQM_BAND, curve, strict=True):
+        for point, value in enumerate(values, start=1):
+            if np.isfinite(value):
+                writer.add_scalar(f"{ALL_GAMES}/{name}", value, round(100 * point / len(values)))
 
 
 def _layout(analysis: Analysis) -> dict[str, dict[str, list[Any]]]:
     """Return one margin chart per game and a line chart of all games."""
     games = {result.game: ["Margin", [f"{result.game}/{name}" for name in BAND]] for result in analysis.games}
     together: dict[str, list[Any]] = {
-        "human-normalised IQM over percent of the steps": ["Multiline", [f"^{ALL_GAMES}$"]]
+        "human-normalised IQM over percent of the steps": [
+            "Margin",
+            [f"{ALL_GAMES}/{name}" for name in IQM_BAND],
+        ]
     }
     return {"raw return over steps: mean and band of the arms": games, "all games": together}

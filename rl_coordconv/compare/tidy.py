@@ -1,69 +1,161 @@
 """
-A comparison as tidy tables for other programs, written beside every report.
+Scores and curves of runs as tidy tables, for other programs and for reports without the runs.
 
-On disk, under ``runs/<name>/``::
+On disk, under ``runs/<name>/`` and in a folder of recorded scores::
 
-    scores.csv    comparison,game,arm,seed,step,n_games,score_eval_mean,score_train_mean,state
-    curves.csv    comparison,game,arm,seed,step,return_mean
+    scores.csv    one row per run: comparison, game, arm, seed, state, how far and how fast, scores, machine
+    curves.csv    one row per run and point: comparison, game, arm, seed, step, return_mean,
+                  coord_weight_ratio:<layer>
 
-``n_games`` are those of the final evaluation. A value that is not there is empty. Curves of a game share one
-grid, which ends with its longest run; ``score_train_mean`` is of the last tenth of the run's own steps.
+``n_games`` are those of the final evaluation. ``score_train_mean`` is of the last tenth of the run's own
+steps, ``return_mean`` of the last tenth before each of up to 50 points. A value that is not there is empty.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from rl_coordconv.compare.analysis import Analysis
-from rl_coordconv.compare.collect import RunData, curve_on_grid, step_grid
-from rl_coordconv.runs.folder import atomic_path
+from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV
+from rl_coordconv.compare.rundata import RunData
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import Progress, atomic_path
 
 RUN = ("comparison", "game", "arm", "seed")
-SCORES = (*RUN, "step", "n_games", "score_eval_mean", "score_train_mean", "state")
+PROGRESS = ("steps_per_second", "attempts", "cause", "exit_reason")
+SCORE = ("n_games", "score_eval_mean", "score_train_mean")
+MACHINE = ("device", "cpu", "torch", "rl-coordconv", "precision")
+SCORES = (*RUN, "state", "step", "total_timesteps", *SCORE, *PROGRESS, *MACHINE, "foreign")
 CURVES = (*RUN, "step", "return_mean")
+COORD_USE = "coord_weight_ratio:"
+Row = Mapping[str, object]
 
 
-def write_csv(analysis: Analysis) -> None:
+def write_csv(runs: Sequence[RunData], folder: Path) -> None:
     """
-    Write ``scores.csv`` and ``curves.csv`` of every run that has begun.
+    Write ``curves.csv``, then ``scores.csv``, so that a run with a score has its curve.
 
-    :param analysis: From ``analyse``
+    :param runs: All runs to be in them
+    :param folder: Where
     """
-    folder = analysis.comparison.folder
-    longest = {game: max((run.last_step for run in runs), default=0) for game, runs in _by_game(analysis)}
-    _write(folder / "scores.csv", SCORES, (_score(folder.name, run) for run in analysis.runs))
-    rows = (row for run in analysis.runs for row in _curve(folder.name, run, longest[run.game]))
-    _write(folder / "curves.csv", CURVES, rows)
+    layers = list(dict.fromkeys(layer for run in runs for layer in run.coord_use))
+    columns = [*CURVES, *(f"{COORD_USE}{layer}" for layer in layers)]
+    _write(folder / CURVES_CSV, columns, (row for run in runs for row in _curve(run)))
+    _write(folder / SCORES_CSV, SCORES, map(_score, runs))
 
 
-def _by_game(analysis: Analysis) -> Iterable[tuple[str, list[RunData]]]:
-    for game in analysis.comparison.games:
-        yield game, [run for run in analysis.runs if run.game == game]
+def read_csv(folder: Path) -> list[RunData]:
+    """
+    Return the runs that :func:`write_csv` wrote.
+
+    :param folder: Where; without ``scores.csv`` there are none
+    :raises UserError: A file is missing or damaged
+    """
+    if not (folder / SCORES_CSV).is_file():
+        return []
+    curves: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in _read(folder / CURVES_CSV, CURVES):
+        curves.setdefault(_key(row), []).append(row)
+    return [_run(row, curves.get(_key(row), []), folder) for row in _read(folder / SCORES_CSV, SCORES)]
 
 
-def _score(name: str, run: RunData) -> Sequence[object]:
-    n_games, evaluated = ("", "") if run.evaluation is None else (len(run.evaluation), run.evaluation.mean())
-    last = curve_on_grid(run, np.array([run.last_step])) if len(run.steps) else np.array([np.nan])
-    trained = last[0] if np.isfinite(last[0]) else ""
-    where = (name, run.game, run.arm, run.seed)
-    return (*where, run.last_step, n_games, evaluated, trained, run.progress.state)
+def _key(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in RUN)
 
 
-def _curve(name: str, run: RunData, end: int) -> Iterable[Sequence[object]]:
-    if not len(run.steps):
-        return
-    grid = step_grid(end)
-    for step, value in zip(grid, curve_on_grid(run, grid), strict=True):
-        if step <= run.last_step and np.isfinite(value):
-            yield name, run.game, run.arm, run.seed, round(step), value
+def _score(run: RunData) -> Row:
+    progress = dataclasses.asdict(run.progress)
+    return {
+        **_identity(run),
+        "state": run.progress.state,
+        "step": run.last_step,
+        "total_timesteps": run.total_steps,
+        "n_games": run.eval_games or "",
+        "score_eval_mean": _digits(run.eval_score),
+        "score_train_mean": _digits(run.train_score),
+        **{name: progress[name] for name in PROGRESS},
+        "steps_per_second": round(run.progress.steps_per_second, 1),
+        **{name: run.machine.get(name, "") for name in MACHINE},
+        "foreign": int(run.foreign),
+    }
 
 
-def _write(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def _curve(run: RunData) -> Iterator[Row]:
+    for point, step in enumerate(run.grid):
+        use = {f"{COORD_USE}{layer}": _digits(values[point]) for layer, values in run.coord_use.items()}
+        yield {
+            **_identity(run),
+            "step": round(step),
+            "return_mean": _digits(run.returns[point]),
+            **use,
+        }
+
+
+def _identity(run: RunData) -> dict[str, object]:
+    return {"comparison": run.comparison, "game": run.game, "arm": run.arm, "seed": run.seed}
+
+
+def _digits(value: float | None) -> str:
+    """Return a number for a table; seven digits keep the file small and lose nothing that a run can tell."""
+    return "" if value is None or not np.isfinite(value) else f"{value:.7g}"
+
+
+def _run(row: Mapping[str, str], curve: Sequence[Mapping[str, str]], folder: Path) -> RunData:
+    def number(text: str) -> float | None:
+        return float(text) if text else None
+
+    def column(name: str) -> np.ndarray:
+        return np.array([float(point[name] or "nan") for point in curve])
+
+    try:
+        progress = Progress(
+            row["state"],  # type: ignore[arg-type]
+            int(row["step"]),
+            float(row["steps_per_second"] or 0),
+            attempts=int(row["attempts"] or 0),
+            cause=row["cause"],  # type: ignore[arg-type]
+            exit_reason=row["exit_reason"],
+        )
+        layers = [name for name in (curve[0] if curve else {}) if name.startswith(COORD_USE)]
+        use = {name.removeprefix(COORD_USE): column(name) for name in layers}
+        return RunData(
+            row["comparison"],
+            row["game"],
+            row["arm"],
+            int(row["seed"]),
+            progress,
+            int(row["total_timesteps"]),
+            column("step"),
+            column("return_mean"),
+            number(row["score_train_mean"]),
+            number(row["score_eval_mean"]),
+            int(row["n_games"] or 0),
+            {layer: values for layer, values in use.items() if np.isfinite(values).all()},
+            {name: row[name] for name in MACHINE if row[name]},
+            row["foreign"] == "1",
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"'{folder}': {'/'.join(row[name] or '?' for name in RUN)}: {error}") from None
+
+
+def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"'{path}' cannot be read: {error}") from None
+    for number, row in enumerate(rows, start=2):
+        if missing := [name for name in columns if row.get(name) is None]:
+            raise UserError(f"'{path}', line {number}, lacks {', '.join(missing)}")
+    return rows
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
         writer.writerows(rows)

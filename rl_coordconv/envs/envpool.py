@@ -10,7 +10,7 @@ import numpy as np
 
 from rl_coordconv.envs.batched import Batch, BatchedAtariVecEnv
 from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE, GameOptions
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, needs
 
 
 class EnvPoolAtariVecEnv(BatchedAtariVecEnv):
@@ -28,12 +28,8 @@ class EnvPoolAtariVecEnv(BatchedAtariVecEnv):
     """
 
     def __init__(self, game: str, n_envs: int, options: GameOptions) -> None:
-        try:
+        with needs("envpool"):
             import envpool
-        except ImportError as error:
-            raise UserError(
-                "backend 'envpool' needs the package envpool: pip install 'rl-coordconv[envpool]'"
-            ) from error
         tasks = {task.lower(): task for task in envpool.list_all_envs()}
         if f"{game.lower()}-v5" not in tasks:
             raise UserError(f"EnvPool has no game '{game}': use backend native or gymnasium")

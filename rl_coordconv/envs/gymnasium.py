@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import (
 
 from rl_coordconv.envs.contract import FRAME_SKIP, N_STACK, SCREEN_SIZE, GameOptions
 from rl_coordconv.envs.state import capture_emulator, capture_layer, restore_emulator, restore_layer
+from rl_coordconv.errors import needs
 
 
 class WholeGames(gym.Wrapper[np.ndarray, int, np.ndarray, int]):
@@ -86,7 +87,10 @@ def make_wrapped_vec_env(game: str, n_envs: int, options: GameOptions) -> VecEnv
     :param game: Canonical name of the game
     :param n_envs: Number of environments
     :param options: How it is played; ``num_threads`` has no meaning here
+    :raises UserError: OpenCV, which SB3's wrappers need, is not installed
     """
+    with needs("train"):
+        import cv2  # noqa: F401
 
     def make() -> gym.Env:
         gym.register_envs(ale_py)  # a subprocess begins without it

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rich.table import Table
-from scipy import stats
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -22,6 +20,9 @@ from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import save_model
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.positions import bias_picture, positional_biases
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # Seeds of evaluation environments start here, away from those of training.
 EVAL_SEED = 10_000
@@ -91,10 +92,11 @@ def summarise(returns: list[float]) -> dict[str, float]:
 
     :param returns: Raw returns, at least one
     """
+    cut = len(returns) // 4
     return {
         "mean": float(np.mean(returns)),
         "std": float(np.std(returns)),
-        "iqm": float(stats.trim_mean(returns, proportiontocut=0.25)),
+        "iqm": float(np.mean(np.sort(returns)[cut : len(returns) - cut])),
         "min": float(np.min(returns)),
         "max": float(np.max(returns)),
     }
@@ -107,6 +109,8 @@ def score_table(title: str, returns: list[float]) -> Table:
     :param title: What was evaluated
     :param returns: Raw returns, at least one
     """
+    from rich.table import Table  # of the extra [train]; loading an agent does without
+
     table = Table("games", "mean", "std", "IQM", "min", "max", title=title, title_justify="left")
     table.add_row(str(len(returns)), *(f"{value:.1f}" for value in summarise(returns).values()))
     return table

@@ -8,6 +8,7 @@ On disk, in the folder::
     config.yaml         how to rebuild the policy
     metrics.json        scores of the run's evaluation of this agent
     policy.onnx         on request: frames to action logits and value
+    play.gif            on request: a game
     SHA256SUMS          hashes of all of these, checked before anything is read
 """
 
@@ -32,9 +33,11 @@ from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.evaluation import summarise
 from rl_coordconv.runs.folder import RunFolder, versions
+from rl_coordconv.runs.video import write_video
 
 MODEL = "model.safetensors"
 ONNX = "policy.onnx"
+GIF = "play.gif"
 HASHES = "SHA256SUMS"
 EXTRACTOR = "features_extractor."
 ALIASES = ("pi_features_extractor.", "vf_features_extractor.")
@@ -55,7 +58,7 @@ Atari game {game}.
 
 Raw return of full games, actions sampled, as DeepMind's preprocessing has it; one training run with one seed
 says little about the method.
-
+{picture}
 ## Use
 
 ```python
@@ -102,7 +105,12 @@ class PolicyOutputs(nn.Module):
 
 
 def export_agent(
-    policy: ActorCriticPolicy, config: RunConfig, model_file: Path, folder: Path, onnx: bool = False
+    policy: ActorCriticPolicy,
+    config: RunConfig,
+    model_file: Path,
+    folder: Path,
+    onnx: bool = False,
+    film: list[np.ndarray] | None = None,
 ) -> None:
     """
     Write a folder to hand on; it is there complete or not at all.
@@ -112,6 +120,7 @@ def export_agent(
     :param model_file: The zip it came from, inside of its run's folder
     :param folder: Where to; must not exist
     :param onnx: Also write ``policy.onnx``
+    :param film: A game, from :func:`~.video.film_game`, to write as ``play.gif``
     :raises UserError: The folder exists or cannot be made
     """
     if folder.exists():
@@ -125,7 +134,10 @@ def export_agent(
         shared = dataclasses.replace(config, device="auto", output="runs")
         (draft / "config.yaml").write_text(shared.to_yaml(), encoding="utf-8")
         (draft / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (draft / "README.md").write_text(_card(config, metrics, model_file, folder), encoding="utf-8")
+        card = _card(config, metrics, model_file, folder, has_film=bool(film))
+        (draft / "README.md").write_text(card, encoding="utf-8")
+        if film:
+            write_video(film, draft / GIF)
         if onnx:
             _export_onnx(policy, draft / ONNX)
         names = sorted(path.name for path in draft.iterdir())
@@ -187,7 +199,7 @@ def _metrics(model_file: Path) -> dict[str, Any]:
     return {"step": record["step"], "games": len(record["returns"]), **summarise(record["returns"])}
 
 
-def _card(config: RunConfig, metrics: dict[str, Any], model_file: Path, folder: Path) -> str:
+def _card(config: RunConfig, metrics: dict[str, Any], model_file: Path, folder: Path, has_film: bool) -> str:
     score = "not evaluated"
     if metrics:
         score = "{mean:.1f} ± {std:.1f} over {games} games (IQM {iqm:.1f}, min {min:.0f}, max {max:.0f})"
@@ -201,6 +213,7 @@ def _card(config: RunConfig, metrics: dict[str, Any], model_file: Path, folder: 
         seed=config.seed,
         score=score,
         folder=folder.name,
+        picture=f"\n![A game of the agent]({GIF})\n" if has_film else "",
         stack=N_STACK,
         size=SCREEN_SIZE,
         command=_command(model_file),

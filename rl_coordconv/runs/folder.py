@@ -7,6 +7,7 @@ On disk, under ``<output>/<name>/<game>/<arm>/seed<k>/``::
     config.yaml             every option of the run, as resolved
     command.txt             the command line, ready to paste
     versions.json           Python, packages, machine
+    decisions.json          what ``auto`` chose for speed: see decisions.py
     events.out.tfevents.*   TensorBoard curves
     monitor.csv             one line per full game: return, length, seconds, step
     evaluations.jsonl       one line per evaluation: step, returns, lengths
@@ -16,7 +17,7 @@ On disk, under ``<output>/<name>/<game>/<arm>/seed<k>/``::
     final_model.zip         SB3 zip at the last step; its presence says that the run is finished
 
 The folder is filled under another name and renamed, so it is there with its config or not at all. This module
-writes and reads every text file in it.
+writes and reads every other text file in it.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from typing import Any, Literal
 import numpy as np
 
 from rl_coordconv import machine
-from rl_coordconv.cli import read_yaml
 from rl_coordconv.config import RunConfig, config_from_dict, upgrade
 from rl_coordconv.errors import UserError
+from rl_coordconv.options import read_yaml
 
 README = """# {game} / {arm} / seed {seed}
 
@@ -49,6 +50,7 @@ README = """# {game} / {arm} / seed {seed}
 | `config.yaml` | every option of this run |
 | `command.txt` | the command that started it |
 | `versions.json` | Python, packages, machine |
+| `decisions.json` | what `precision: auto` and `compile: auto` chose here, with the probe's figures |
 | `events.out.tfevents.*` | curves: `tensorboard --logdir {logdir}` |
 | `monitor.csv` | one line per full game: raw return `r`, length in steps `l`, seconds `t`, `step` |
 | `evaluations.jsonl` | one line per evaluation: `step`, `returns`, `lengths` |
@@ -66,6 +68,10 @@ PACKAGES = ("rl-coordconv", "torch", "stable-baselines3", "gymnasium", "ale-py",
 MONITOR_COLUMNS = ("r", "l", "t", "step")
 State = Literal["running", "finished", "stopped", "failed", "diverged", "unfinished"]
 Cause = Literal["", "signal", "memory", "storage", "environment", "loss", "error"]
+
+
+class FolderInUse(UserError):
+    """Another process holds the folder."""
 
 
 @dataclass(frozen=True)
@@ -199,13 +205,19 @@ class RunFolder:
         """
         Hold the folder for this process; the lock goes with the process, however it ends.
 
-        :raises UserError: Another process is training here
+        :raises FolderInUse: Another process is training here
+        :raises UserError: The file system has no locks
         """
         with open(self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"run folder '{self.path}' is in use by another process") from None
+            except BlockingIOError:
+                raise FolderInUse(f"run folder '{self.path}' is in use by another process") from None
+            except OSError as error:
+                raise UserError(
+                    f"run folder '{self.path}' cannot be locked ({error.strerror}): its file system has no "
+                    "locks, choose an --output on another"
+                ) from None
             yield
 
     def read_progress(self) -> Progress:

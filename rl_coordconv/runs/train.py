@@ -14,8 +14,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.algorithms import build
-from rl_coordconv.config import ALGORITHMS, RunConfig
+from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.hyperparameters import ALGORITHMS
+from rl_coordconv.machine import available_cores
+from rl_coordconv.runs import decisions
 from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, TensorBoardExtras
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
 from rl_coordconv.runs.evaluation import PeriodicEvaluation
@@ -37,8 +40,10 @@ def train(config: RunConfig, command: str | None = None) -> RunFolder:
     folder = RunFolder(config.folder)
     folder.check_free()
     with training_env(config) as env:
-        model = build(config, env)
-        folder.create(config, command)
+        with decisions.decided(config) as (settled, known):
+            model = build(settled, env)
+            folder.create(config, command)
+            decisions.keep(config, folder.path, known, model)
         with folder.lock():
             learn(model, config, folder, resumed=False)
     return folder
@@ -59,13 +64,24 @@ def resume(path: Path | str) -> RunFolder:
         print(f"'{folder.path}' is finished: nothing to resume", file=sys.stderr)
         return folder
     with folder.lock(), training_env(config) as env:
-        model = build(config, env)
+        model = rebuild(config, folder, env)
         checkpoint, damaged = newest_intact(folder.checkpoints)
         for path in damaged:
             print(f"checkpoint '{path}' is damaged: skipped", file=sys.stderr)
         extra = restore(model, checkpoint) if checkpoint else {}
         learn(model, config, folder, resumed=True, pending_log=extra.get("pending_log"))
     return folder
+
+
+def rebuild(config: RunConfig, folder: RunFolder, env: VecEnv) -> OnPolicyAlgorithm:
+    """Return the untrained algorithm of a run that exists, as fast as it was decided for the run."""
+    kept = decisions.read(folder.path / decisions.FILE)
+    if kept:
+        return build(decisions.settled(config, kept), env)
+    with decisions.decided(config) as (settled, known):
+        model = build(settled, env)
+        decisions.keep(config, folder.path, known, model)
+    return model
 
 
 @contextlib.contextmanager
@@ -84,7 +100,9 @@ def make_training_env(config: RunConfig) -> VecEnv:
     """Return the environments of :func:`training_env`."""
     halves = config.halves
     if halves is None:
-        halves = get_device(config.device).type == "cuda" and config.can_halve
+        # With a core for each emulator, half of them take as long as all.
+        is_cuda = get_device(config.device).type == "cuda"
+        halves = is_cuda and config.can_halve and config.n_envs > available_cores()
     return make_atari_vec_env(
         config.game,
         config.n_envs,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_coordconv.config import RunConfig
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, needs
 from rl_coordconv.runs.evaluation import make_eval_env, play_games
 from rl_coordconv.runs.folder import atomic_path
 
@@ -52,6 +51,8 @@ def write_video(frames: list[np.ndarray], path: Path) -> None:
     :param frames: Pictures ``(height, width, 3) uint8``
     :param path: Ends in ``.gif`` or ``.mp4``
     """
+    with needs("video"):
+        import imageio.v3 as imageio
     with atomic_path(path) as temporary:
         if path.suffix == ".gif":
             imageio.imwrite(temporary, frames, duration=1000 / STEPS_PER_SECOND, loop=0)
@@ -65,9 +66,14 @@ def check_picture_path(path: Path | None, suffix: str) -> None:
 
     :param path: Where the film or picture goes, if anywhere
     :param suffix: E.g. ``.gif``
-    :raises UserError: The ending is another one, or the folder does not exist
+    :raises UserError: The ending is another one, the folder does not exist, or a package is missing
     """
-    if path is not None and path.suffix != suffix:
+    if path is None:
+        return
+    if path.suffix != suffix:
         raise UserError(f"picture '{path}' must end in {suffix}")
-    if path is not None and not path.absolute().parent.is_dir():
+    if not path.absolute().parent.is_dir():
         raise UserError(f"folder '{path.parent}' of picture '{path}' does not exist")
+    if suffix != ".png":
+        with needs("video"):
+            import imageio.v3  # noqa: F401

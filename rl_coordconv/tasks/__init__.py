@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl_coordconv.cli import gather_list, parse_dataclass
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import needs
 
 TASKS = {
     "toy": ("rl_coordconv.tasks.toy.config", "ToyConfig"),
@@ -34,10 +34,9 @@ def run_task(name: str, args: Sequence[str], prog: str) -> list[Path]:
     """
     module, config = TASKS[name]
     try:
-        config_class = getattr(importlib.import_module(module), config)
-        folders: list[Path] = parse_dataclass(config_class, gather_list(args, "--seeds"), prog).run()
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'rl-coordconv[tasks]'") from None
+        with needs("tasks"):
+            config_class = getattr(importlib.import_module(module), config)
+            folders: list[Path] = parse_dataclass(config_class, gather_list(args, "--seeds"), prog).run()
     except KeyboardInterrupt:
         print("stopped: the same command goes on with the runs that are not finished", file=sys.stderr)
         raise SystemExit(130) from None

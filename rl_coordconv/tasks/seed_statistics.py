@@ -43,7 +43,8 @@ def _estimate(values: Sequence[float | None]) -> dict[str, Any]:
     if len(known) < len(values):
         return {"mean": None, "interval": None}
     found = mean_of_runs(np.array(known, dtype=float))
-    return {"mean": found.value, "interval": None if found.low is None else [found.low, found.high]}
+    no_interval = found.is_range or found.low is None
+    return {"mean": found.value, "interval": None if no_interval else [found.low, found.high]}
 
 
 def print_table(

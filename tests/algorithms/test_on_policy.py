@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,12 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-import rl_coordconv.algorithms.on_policy as on_policy
 from rl_coordconv import CoordConvNatureCNN, make_atari_vec_env
 from rl_coordconv.algorithms import A2C, PPO
 from rl_coordconv.algorithms.buffer import DeviceRolloutBuffer
+from rl_coordconv.algorithms.frames import FrameStore
 from rl_coordconv.algorithms.losses import log_prob_and_entropy
-from rl_coordconv.algorithms.network import Network
 from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
-from rl_coordconv.errors import UserError
 
 FAST: dict[str, Any] = {"channels_last": True, "buffer": "device"}
 PPO_SIZE: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2}
@@ -42,15 +39,26 @@ def env() -> Iterator[VecEnv]:
     venv.close()
 
 
+def keep_each_frame_once(buffer: DeviceRolloutBuffer) -> DeviceRolloutBuffer:
+    """Keep frames as on a GPU."""
+    size = (buffer.buffer_size, buffer.n_envs, buffer.obs_shape)
+    buffer.frames = FrameStore(*size, torch.device("cpu"))
+    return buffer
+
+
 def parameters(model: OnPolicyAlgorithm) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.policy.parameters()])
 
 
-def learn(model_class: Any, steps: int, *, halves: bool = False, **kwargs: Any) -> OnPolicyAlgorithm:
+def learn(
+    model_class: Any, steps: int, *, halves: bool = False, each_frame_once: bool = False, **kwargs: Any
+) -> OnPolicyAlgorithm:
     """Train on Breakout, where lives are lost every few steps."""
     env = make_atari_vec_env("Breakout", n_envs=4, seed=3, halves=halves)
     kwargs = {"policy_kwargs": POLICY, **kwargs}
     model = model_class("CnnPolicy", env, seed=3, device="cpu", **kwargs)
+    if each_frame_once:
+        keep_each_frame_once(model.rollout_buffer)
     model.learn(steps)
     env.close()
     return model
@@ -60,13 +68,15 @@ PAIRS = [(PPO, stable_baselines3.PPO, PPO_SIZE), (A2C, stable_baselines3.A2C, {}
 
 
 @pytest.mark.parametrize(("ours", "theirs", "size"), PAIRS)
-@pytest.mark.parametrize("buffer", ["host", "device"])
+@pytest.mark.parametrize(
+    "switches", [{}, {"buffer": "device"}, {"buffer": "device", "each_frame_once": True}]
+)
 def test_same_weights_and_log_as_sb3_to_the_bit(
-    ours: Any, theirs: Any, size: dict[str, Any], buffer: str
+    ours: Any, theirs: Any, size: dict[str, Any], switches: dict[str, Any]
 ) -> None:
     # SB3's TF-style RMSprop is what our configs use; the fused Adam sums in another order.
     unfused = {**POLICY, **(TF_STYLE if ours is A2C else {"optimizer_kwargs": {"fused": False}})}
-    one = learn(ours, 192, buffer=buffer, policy_kwargs=unfused, **size)
+    one = learn(ours, 192, policy_kwargs=unfused, **switches, **size)
     other = learn(theirs, 192, policy_kwargs=unfused, **size)
     assert torch.equal(parameters(one), parameters(other))
     assert one.logger.name_to_value == other.logger.name_to_value
@@ -169,13 +179,17 @@ def fill(buffers: list[RolloutBuffer], env: VecEnv, rollouts: int) -> None:
             buffer.compute_returns_and_advantage(torch.zeros(env.num_envs), dones)
 
 
+@pytest.mark.parametrize("each_frame_once", [False, True])
 @pytest.mark.parametrize("backend", ["native", "gymnasium"])
-def test_device_buffer_samples_what_sb3_samples(backend: str) -> None:
+def test_device_buffer_samples_what_sb3_samples(backend: str, each_frame_once: bool) -> None:
     env = make_atari_vec_env("Breakout", n_envs=3, backend=backend, seed=1)
     theirs, ours = (
         kind(100, env.observation_space, env.action_space, "cpu", 0.95, 0.99, n_envs=3)
         for kind in (RolloutBuffer, DeviceRolloutBuffer)
     )
+    assert isinstance(ours, DeviceRolloutBuffer)
+    if each_frame_once:
+        keep_each_frame_once(ours)
     fill([theirs, ours], env, rollouts=2)
     env.close()
     assert theirs.episode_starts.sum() >= 3
@@ -188,11 +202,13 @@ def test_device_buffer_samples_what_sb3_samples(backend: str) -> None:
             assert torch.equal(value, getattr(reference, name)), name
 
 
-def test_device_buffer_memory(env: VecEnv) -> None:
+def test_device_buffer_memory_on_a_gpu(env: VecEnv) -> None:
     theirs, ours = (
         kind(128, env.observation_space, env.action_space, "cpu", n_envs=4)
         for kind in (RolloutBuffer, DeviceRolloutBuffer)
     )
+    assert isinstance(ours, DeviceRolloutBuffer)
+    keep_each_frame_once(ours)
     held = sum(value.nbytes for value in vars(theirs).values() if isinstance(value, np.ndarray))
     assert ours.nbytes < 0.3 * held
 
@@ -215,15 +231,21 @@ def test_device_buffer_refuses_what_it_cannot_rebuild(env: VecEnv) -> None:
             return self.observation_space.sample(), 0.0, False, False, {}
 
     model = PPO("CnnPolicy", DummyVecEnv([lambda: Shifted(Frames())]), device="cpu", **PPO_SIZE, **FAST)
+    assert isinstance(model.rollout_buffer, DeviceRolloutBuffer)
+    model.learn(16)  # whole stacks may be anything
+    keep_each_frame_once(model.rollout_buffer)
     with pytest.raises(ValueError, match="use buffer='host'"):
         model.learn(16)
     with pytest.raises(ValueError, match="stacked uint8 frames"):
         PPO("MlpPolicy", "CartPole-v1", buffer="device")
 
 
-def test_device_buffer_takes_single_frames() -> None:
+@pytest.mark.parametrize("each_frame_once", [False, True])
+def test_device_buffer_takes_single_frames(each_frame_once: bool) -> None:
     space = gym.spaces.Box(0, 255, (1, 84, 84), np.uint8)
     buffer = DeviceRolloutBuffer(3, space, gym.spaces.Discrete(2), "cpu", n_envs=2)
+    if each_frame_once:
+        keep_each_frame_once(buffer)
     frames = np.random.default_rng(0).integers(256, size=(3, 2, 1, 84, 84), dtype=np.uint8)
     for frame in frames:
         buffer.add(frame, np.zeros(2), np.zeros(2), np.zeros(2), torch.zeros(2), torch.zeros(2))
@@ -252,9 +274,11 @@ def test_training_goes_on_after_a_callback_has_stopped_it(
 ) -> None:
     env = make_atari_vec_env("Breakout", n_envs=4, seed=3, halves=halves)
     model = PPO("CnnPolicy", env, seed=3, device="cpu", policy_kwargs=POLICY, **PPO_SIZE, **FAST)
+    assert isinstance(model.rollout_buffer, DeviceRolloutBuffer)
+    keep_each_frame_once(model.rollout_buffer)
     with pytest.raises(error) if error else contextlib.nullcontext():
         model.learn(64, callback=StopsAt(error))
-    # The buffer compares every observation of its first whole rollout with the one before.
+    # It compares every observation of its first whole rollout with the one before.
     model.learn(64, reset_num_timesteps=False)
     assert model.rollout_buffer.full
     env.close()
@@ -279,45 +303,26 @@ def test_zips_open_on_both_sides(env: VecEnv, tmp_path: Path) -> None:
     fast.learn(64)
 
 
-def test_falls_back_once_or_stops(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "no such units")
-    monkeypatch.setattr(on_policy, "why_no_compile", lambda device: "no compiler")
-    with pytest.warns(UserWarning, match=r"bf16.*no such units|compile.*no compiler") as caught:
-        model = PPO("CnnPolicy", env, device="cpu", precision="bf16", compile=True, **PPO_SIZE, **FAST)
-    assert len(caught) == 2
-    assert (model.precision, model.compile) == ("fp32", False)
-    with pytest.raises(UserError, match=r"bf16.*no such units"):
-        PPO("CnnPolicy", env, device="cpu", precision="bf16", strict=True, **PPO_SIZE, **FAST)
-    with pytest.raises(UserError, match=r"compile.*no compiler"):
-        PPO("CnnPolicy", env, device="cpu", compile=True, strict=True, **PPO_SIZE, **FAST)
-    with pytest.raises(UserError, match="need buffer device"):
-        PPO("CnnPolicy", env, device="cpu", compile=True, **PPO_SIZE)
+@pytest.mark.parametrize(
+    "extras", [{"clip_range_vf": 0.05}, {"target_kl": 1e-5}, {"normalize_advantage": False}]
+)
+def test_same_weights_and_log_as_sb3_to_the_bit_with_further_options(extras: dict[str, Any]) -> None:
+    policy = {**POLICY, "optimizer_kwargs": {"fused": False}}
+    size = {**PPO_SIZE, "learning_rate": 1e-2}  # so that the second epoch is further away than target_kl
+    one = learn(PPO, 128, policy_kwargs=policy, buffer="device", **extras, **size)
+    other = learn(stable_baselines3.PPO, 128, policy_kwargs=policy, **extras, **size)
+    assert torch.equal(parameters(one), parameters(other))
+    assert one.logger.name_to_value == other.logger.name_to_value
+    stopped_early = one._n_updates < 2 * PPO_SIZE["n_epochs"]
+    assert stopped_early == ("target_kl" in extras)
 
 
-def test_bf16_trains_with_float32_weights(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "")
-    model = learn(PPO, 64, precision="bf16", **PPO_SIZE, **FAST)
-    assert {p.dtype for p in model.policy.parameters()} == {torch.float32}
-    reference = PPO("CnnPolicy", env, device="cpu", policy_kwargs=POLICY, **PPO_SIZE, **FAST)
-    reference.policy.load_state_dict(model.policy.state_dict())
-    frames = torch.as_tensor(env.reset())
-    assert model.network is not None
-    assert reference.network is not None
-    logits, expected = model.network(frames)[0], reference.network(frames)[0]
-    assert logits.dtype == torch.float32
-    assert not torch.equal(logits, expected)
-    torch.testing.assert_close(logits, expected, rtol=0.05, atol=0.02)
-
-
-@pytest.mark.slow
-def test_compiled_computes_the_same(env: VecEnv, tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="compile is left out")  # no C++ compiler on this machine
-        model = learn(PPO, 64, compile=True, n_steps=8, batch_size=16, n_epochs=1, **FAST)
-    frames = torch.as_tensor(env.reset())
-    assert model.network is not None
-    found = model.network(frames)
-    for ours, expected in zip(found, Network(model.policy, False, True, set())(frames), strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
-    model.save(tmp_path / "compiled")
-    assert stable_baselines3.PPO.load(tmp_path / "compiled", device="cpu").num_timesteps == 64
+def test_an_extractor_for_each_head_is_left_to_sb3() -> None:
+    policy = {**POLICY, "share_features_extractor": False}
+    one = learn(PPO, 64, policy_kwargs=policy, buffer="device", **PPO_SIZE)
+    assert one.network is None
+    other = learn(stable_baselines3.PPO, 64, policy_kwargs=policy, **PPO_SIZE)
+    for name in ("actions", "values", "log_probs", "advantages"):
+        found, expected = getattr(one.rollout_buffer, name), getattr(other.rollout_buffer, name)
+        # SB3's buffer has been flattened by its update, environment by environment.
+        assert np.array_equal(RolloutBuffer.swap_and_flatten(found).ravel(), expected.ravel()), name

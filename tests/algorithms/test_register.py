@@ -10,8 +10,9 @@ import sb3_contrib
 
 import rl_coordconv
 from rl_coordconv.algorithms import ALGORITHMS, PPO, Algorithm
-from rl_coordconv.config import PPOConfig, parse_config
+from rl_coordconv.config import parse_config
 from rl_coordconv.errors import UserError
+from rl_coordconv.hyperparameters import PPOConfig
 from rl_coordconv.runs.train import train
 
 SMALL = ["--game", "Breakout", "--n-envs", "2", "--features-dim", "8", "--total-timesteps", "256"]

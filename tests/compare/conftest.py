@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from rl_coordconv.compare.matrix import Comparison, load_comparison
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.config import RunConfig
 from rl_coordconv.runs.folder import Progress, RunFolder
+from rl_coordconv.runs.positions import bias_picture
 
 STEPS = 10_000
 
@@ -19,7 +22,7 @@ STEPS = 10_000
 def matrix_file(tmp_path: Path) -> Callable[..., Path]:
     """Write a matrix of two arms and return the file."""
 
-    def write(text: str = "", games: str = "[Breakout, Pong]", seeds: str = "[1, 2, 3]") -> Path:
+    def write(text: str = "", games: str = "[Breakout, Pong]", seeds: str = "[1, 2, 3, 4]") -> Path:
         file = tmp_path / "mine.yaml"
         common = f"{{algo: ppo, total_timesteps: {STEPS}, device: cpu}}"
         arms = "{cnn: {extractor: cnn}, coordconv: {extractor: coordconv}}"
@@ -64,6 +67,8 @@ def write_run(config: RunConfig, final: float, steps: int = STEPS) -> None:
             writer.add_scalar("time/fps", 1000, min(step, steps))
             if config.extractor == "coordconv":
                 writer.add_scalar("coordconv/cnn.0/coord_weight_ratio", 0.1, min(step, steps))
+                picture = bias_picture(torch.linspace(-1, 1, 2 * 7 * 7).view(2, 7, 7))
+                writer.add_image("coordconv/cnn.0/positional_bias", picture, step, dataformats="HWC")
     run.write_progress(Progress("running", steps, 1000.0, attempts=1))
     if steps >= STEPS:
         run.append_evaluation({"step": steps, "returns": [final] * 20, "lengths": [100] * 20})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -13,32 +11,27 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from rl_coordconv.compare.collect import (
-    WINDOW,
-    RunData,
-    curve_on_grid,
-    read_foreign,
-    step_grid,
-    taking_part,
-)
+from rl_coordconv.compare.foreign import read_foreign, read_monitors
+from rl_coordconv.compare.rundata import RunData, step_grid, taking_part, window_means, with_curve
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import Progress
 
 
-def run_of(steps, returns, last_step=None, seed=1):
+def run_of(steps, returns, last_step=None, total=1000, seed=1):
     steps, returns = np.array(steps, dtype=float), np.array(returns, dtype=float)
-    last = int(steps[-1]) if last_step is None else last_step
-    return RunData("Breakout", "cnn", seed, Path("run"), steps, returns, last, Progress("finished", last))
+    progress = Progress("finished", int(steps[-1]) if last_step is None else last_step)
+    run = RunData("mine", "Breakout", "cnn", seed, progress, total, np.empty(0), np.empty(0))
+    return with_curve(run, steps, returns)
 
 
 @given(st.lists(st.tuples(st.integers(1, 1000), st.floats(-100, 100)), min_size=1, max_size=60))
 def test_curve_is_the_mean_of_the_window_or_the_last_game_before(games):
     games = sorted(games, key=lambda game: game[0])
-    run = run_of([step for step, _ in games], [score for _, score in games])
+    steps, returns = np.array(games, dtype=float).T
     grid = step_grid(1000)
-    for point, value in zip(grid, curve_on_grid(run, grid), strict=True):
+    for point, value in zip(grid, window_means(steps, returns, grid, 100), strict=True):
         before = [score for step, score in games if step <= point]
-        window = [score for step, score in games if point - 1000 * WINDOW < step <= point]
+        window = [score for step, score in games if point - 100 < step <= point]
         if not before:
             assert np.isnan(value)
         else:
@@ -46,10 +39,10 @@ def test_curve_is_the_mean_of_the_window_or_the_last_game_before(games):
 
 
 def test_runs_far_behind_are_left_out_and_the_rest_cut_to_the_shortest():
-    full, shorter, begun = (run_of([10, n], [1, 2], n, seed) for seed, n in enumerate((1000, 700, 300)))
-    taking, end = taking_part([full, shorter, begun])
-    assert taking == [full, shorter]
-    assert end == 700
+    full, shorter, begun = (run_of([10, n], [1, 2], n, seed=seed) for seed, n in enumerate((1000, 700, 300)))
+    taking, grid = taking_part([full, shorter, begun])
+    assert [run.seed for run in taking] == [full.seed, shorter.seed]
+    assert grid[-1] == 700
 
 
 @pytest.mark.slow
@@ -61,19 +54,18 @@ def test_an_sb3_run_by_its_monitors_and_by_its_events(tmp_path):
     model = PPO("MlpPolicy", DummyVecEnv(environments), n_steps=128, tensorboard_log=str(tmp_path), seed=1)
     model.learn(1024)
     model.env.close()
-    by_monitors = read_foreign(tmp_path / "monitors", "Breakout", "old", 1)
-    by_events = read_foreign(tmp_path / "PPO_1", "Breakout", "old", 2)
+    by_monitors = read_foreign(tmp_path / "monitors", "mine", "Breakout", "old", 1)
+    by_events = read_foreign(tmp_path / "PPO_1", "mine", "Breakout", "old", 2)
     assert by_monitors.foreign
     assert by_monitors.last_step == pytest.approx(1024, rel=0.2)
-    assert np.all(np.diff(by_monitors.steps) >= 0)
     assert by_events.last_step == 1024
     # SB3 logs the mean of the last 100 games, and here all games are among them.
-    assert by_events.returns[-1] == pytest.approx(by_monitors.returns.mean(), rel=0.05)
+    assert by_events.returns[-1] == pytest.approx(read_monitors(tmp_path / "monitors")[1].mean(), rel=0.05)
     with pytest.raises(UserError, match=r"did you mean .*PPO_1"):
-        read_foreign(tmp_path, "Breakout", "old", 1)
+        read_foreign(tmp_path, "mine", "Breakout", "old", 1)
 
 
 def test_broken_monitor_is_named(tmp_path):
     (tmp_path / "monitor.csv").write_text("#{broken\nr,l,t\n1,2\n")
     with pytest.raises(UserError, match=r"Monitor files that cannot be read"):
-        read_foreign(tmp_path, "Breakout", "old", 1)
+        read_foreign(tmp_path, "mine", "Breakout", "old", 1)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rl_coordconv.compare.jobs import make_jobs
 from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
+from rl_coordconv.compare.plan import plan
 from rl_coordconv.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "compare").glob("*.yaml"))
@@ -19,7 +21,7 @@ def test_ready_made_matrices(path):
     assert comparison.baseline == ("fp32" if path.stem == "precision" else "cnn")
     assert len({job.folder for job in comparison.jobs}) == len(comparison.jobs)
     if path.stem.startswith("atari9"):
-        assert (len(comparison.games), comparison.arms, len(comparison.seeds)) == (9, ("cnn", "coordconv"), 3)
+        assert (len(comparison.games), comparison.arms, len(comparison.seeds)) == (9, ("cnn", "coordconv"), 5)
         assert {job.total_timesteps for job in comparison.jobs} == {10_000_000}
 
 
@@ -89,3 +91,15 @@ def test_runs_with_other_options_are_not_mixed_in(written, matrix_file):
     ):
         check_existing_runs(longer)
     assert yaml.safe_load(comparison.file.read_text())["baseline"] == "cnn"
+
+
+def test_before_the_first_run_it_says_what_it_can_show_and_what_it_costs(matrix_file):
+    comparison = load_comparison(matrix_file(seeds="[1, 2, 3, 4, 5]"))
+    comparison.save()
+    jobs = make_jobs(comparison, ["true"], 0)
+    cost, power = plan(comparison, jobs, 2, [])
+    assert cost == "20 runs to train, 200,000 steps"
+    # Two-sample t-test, n = 5: 2.0 at 5 %, 2.5 at 5 % / 3.
+    assert "2.0 standard deviations between seeds; 2.5 if all 3 questions" in power
+    [_, few] = plan(load_comparison(matrix_file(seeds="[1, 2]")), [], 2, [])
+    assert "no difference: give 5 or more" in few

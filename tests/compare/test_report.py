@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,8 +15,13 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from rl_coordconv.compare.human import human_normalised
-from rl_coordconv.compare.matrix import Comparison, load_comparison
+from rl_coordconv.compare.analysis import analyse
+from rl_coordconv.compare.collect import collect
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.human import REFERENCE, human_normalised
+from rl_coordconv.compare.matrix import load_comparison
+from rl_coordconv.compare.report import report_text
+from rl_coordconv.compare.select import merged
 from rl_coordconv.runs.folder import Progress, RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +34,10 @@ def clearly_better_on_breakout(config):
     return -10.0 + ((-1) ** config.seed if config.arm == "coordconv" else 0.0)
 
 
+def text_of(folder):
+    return report_text(analyse(Comparison.load(folder)), {})
+
+
 def rows(file):
     with open(file, newline="") as lines:
         return list(csv.DictReader(lines))
@@ -38,16 +48,21 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert script("report", folder) == 0
     assert "report.html" in capsys.readouterr().out
     text = (folder / "report.md").read_text()
-    assert "**Breakout**: coordconv is **better** than cnn (+50.2 [+50.0, +50.4] raw points, 3 paired" in text
-    assert "**Pong**: coordconv is **not distinguishable** from cnn" in text
-    assert "more seeds per arm would show it" in text
-    assert "| Breakout | 10,000 | eval | 102.0 [99.5, 104.5] (n=3) | 152.2" in text
-    assert "Read with care" not in text
+    assert (
+        "**Breakout**: coordconv is **better** than cnn (+50.2 [+50.0, +50.5] raw points, 4 paired seeds, p"
+        in text
+    )
+    assert "**Pong**: coordconv is not distinguishable from cnn" in text
+    assert "2 better, 0 worse, 1 undecided of 3 questions" in text
+    assert "seeds per arm if the difference is at its far end" in text
+    assert "| Breakout | 10,000 | eval | cnn | 102.5 [100.4, 104.6] | 102.5 | 102.5 | 0 | 4 | 398.0 |" in text
+    assert "Interim" not in text
+    assert text.index("**All games**") < text.index("questions") < text.index("**Breakout**")
     for name in re.findall(r"\]\((figures/\w+\.png)\)", text):
         assert imageio.imread(folder / name).std() > 5
-    assert len(re.findall(r"!\[", text)) == 5
+    assert len(re.findall(r"!\[", text)) == 8
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 8
     assert 'src="figures' not in page
     assert "http" not in page
 
@@ -58,11 +73,12 @@ def test_tensorboard_page_holds_every_arm_under_the_same_tags(script, written, c
     script("report", folder)  # a second report replaces the first
     cnn, coordconv = (curves(folder / "summary" / arm) for arm in ("cnn", "coordconv"))
     bands = {f"{game}/{name}" for game in ("Breakout", "Pong") for name in ("mean", "lower", "upper")}
-    assert set(cnn) == set(coordconv) == bands | {"all games/iqm"}
-    assert coordconv["Breakout/mean"][-1] == (10_000, pytest.approx(152.2))
+    together = {f"all games/{name}" for name in ("iqm", "lower", "upper")}
+    assert set(cnn) == set(coordconv) == bands | together
+    assert coordconv["Breakout/mean"][-1] == (10_000, pytest.approx(152.75))
     assert len(coordconv["Breakout/mean"]) == 50
     assert cnn["all games/iqm"][-1][0] == 100
-    lowest, highest = human_normalised("Pong", -10), human_normalised("Breakout", 103)
+    lowest, highest = human_normalised("Pong", -10), human_normalised("Breakout", 104)
     assert lowest < cnn["all games/iqm"][-1][1] < highest
     events = EventAccumulator(str(folder / "summary" / "cnn"))
     events.Reload()
@@ -81,8 +97,7 @@ def test_report_of_what_is_there(script, written, write_run):
     shutil.rmtree(folder / "Breakout" / "cnn" / "seed1")
     half = next(job for job in comparison.jobs if (job.game, job.arm, job.seed) == ("Breakout", "cnn", 1))
     write_run(half, 50.0, steps=6_000)
-    assert script("report", folder) == 0
-    text = (folder / "report.md").read_text()
+    text = text_of(folder)
     assert "Not begun: Pong/cnn/seed2, Pong/coordconv/seed1, Pong/coordconv/seed2." in text
     assert "Not finished, reported as far as they are: Breakout/cnn/seed1." in text
     assert "cut to the first 6,000 steps" in text
@@ -93,7 +108,7 @@ def test_scores_and_curves_are_there_as_tables(script, written):
     folder = written(clearly_better_on_breakout).folder
     script("report", folder)
     scores = {(row["game"], row["arm"], row["seed"]): row for row in rows(folder / "scores.csv")}
-    assert len(scores) == 12
+    assert len(scores) == 16
     one = scores["Breakout", "coordconv", "2"]
     assert (one["comparison"], one["step"], one["n_games"], one["state"]) == (
         "mine",
@@ -105,7 +120,7 @@ def test_scores_and_curves_are_there_as_tables(script, written):
     # The last tenth of training is 11 games that end at 9,000 to 10,000 steps, less the first.
     assert float(one["score_train_mean"]) == pytest.approx(152.2)
     curves = rows(folder / "curves.csv")
-    assert len(curves) == 12 * 50
+    assert len(curves) == 16 * 50
     mine = [row for row in curves if (row["game"], row["arm"], row["seed"]) == ("Breakout", "coordconv", "2")]
     assert [int(row["step"]) for row in mine] == list(range(200, 10_001, 200))
     # Games end every 100 steps and rise evenly until 8,000: those of steps 3,100 to 4,000 count at 4,000.
@@ -116,14 +131,13 @@ def test_the_score_is_the_final_evaluation_unless_training_is_asked_for(script, 
     def better_when_evaluated(config):
         return 10.0 + config.seed
 
-    for kind, value in (("eval", 77.0), ("train", 12.0)):
+    for kind, value in (("eval", 77.0), ("train", 12.5)):
         comparison = written(better_when_evaluated, text=f"score: {kind}", games="[Breakout]")
         for config in comparison.jobs:
             RunFolder(config.folder).write_evaluations(
                 [{"step": 10_000, "returns": [77.0] * 25, "lengths": []}]
             )
-        script("report", comparison.folder)
-        assert f"| Breakout | 10,000 | {kind} | {value}" in (comparison.folder / "report.md").read_text()
+        assert f"| Breakout | 10,000 | {kind} | cnn | {value}" in text_of(comparison.folder)
         shutil.rmtree(comparison.folder)
 
 
@@ -133,15 +147,13 @@ def test_a_run_without_an_evaluation_leaves_the_scores_and_few_games_are_flagged
     first.evaluations.unlink()
     other = RunFolder(comparison.jobs[2].folder)
     other.write_evaluations([{"step": 10_000, "returns": [1.0] * 19, "lengths": []}])
-    script("report", comparison.folder)
-    text = (comparison.folder / "report.md").read_text()
+    text = text_of(comparison.folder)
     assert "Breakout: without a final evaluation, so not in the scores: cnn/seed1." in text
     assert "Pong: scores of only 19 games" in text
     for config in comparison.jobs:
         if config.arm == "cnn":
             RunFolder(config.folder).evaluations.unlink(missing_ok=True)
-    script("report", comparison.folder)
-    text = (comparison.folder / "report.md").read_text()
+    text = text_of(comparison.folder)
     assert "Breakout: scores are the last training games, as an arm has no final evaluation" in text
 
 
@@ -149,16 +161,18 @@ def test_failed_diverged_and_unfinished_runs_are_told_apart(script, written):
     comparison = written(clearly_better_on_breakout)
     states = {1: ("failed", "the disk is full"), 2: ("diverged", "loss is nan"), 3: ("running", "")}
     for config in comparison.jobs:
-        if config.game == "Pong" and config.arm == "cnn":
+        if config.game == "Pong" and config.arm == "cnn" and config.seed in states:
             state, reason = states[config.seed]
             run = RunFolder(config.folder)
             run.final_model.unlink()
             run.write_progress(Progress(state, 9_000, attempts=2, exit_reason=reason))
     script("report", comparison.folder)
     text = (comparison.folder / "report.md").read_text()
-    assert "Failed: Pong/cnn/seed1 (the disk is full)." in text
-    assert "Diverged: Pong/cnn/seed2 (loss is nan)." in text
-    assert "Not finished, reported as far as they are: Pong/cnn/seed3." in text
+    assert "Failed, reported as far as they are: Pong/cnn/seed1 (the disk is full, 2 attempts)." in text
+    assert "Diverged, counted as random play: Pong/cnn/seed2 (loss is nan, 2 attempts)." in text
+    assert "**Interim**" in text
+    assert "**better**" not in text
+    assert "Not finished, reported as far as they are: Pong/cnn/seed3 (2 attempts)." in text
     states = {
         (row["game"], row["arm"], row["seed"]): row["state"] for row in rows(comparison.folder / "scores.csv")
     }
@@ -189,10 +203,52 @@ def test_report_of_a_comparison_that_has_not_begun(script, written):
 
 def test_one_seed_gives_no_verdict(script, written):
     folder = written(clearly_better_on_breakout, seeds="[1]").folder
-    script("report", folder)
-    text = (folder / "report.md").read_text()
-    assert "without an interval: fewer than two seeds" in text
+    text = text_of(folder)
+    assert "fewer than three runs of each arm give no interval" in text
     assert "**better**" not in text
+
+
+def test_a_diverged_run_counts_as_random_play_and_is_not_waited_for(written):
+    comparison = written(clearly_better_on_breakout)
+    run = RunFolder(comparison.jobs[0].folder)
+    run.final_model.unlink()
+    run.write_progress(Progress("diverged", 5_000, exit_reason="loss is nan"))
+    analysis = analyse(Comparison.load(comparison.folder))
+    assert not analysis.interim
+    breakout = analysis.games[0]
+    assert breakout.arms["cnn"].scores[1] == REFERENCE["Breakout"][0]
+    assert breakout.grid[-1] == 10_000
+    assert len(breakout.arms["cnn"].singles) == 3
+
+
+def test_a_missing_run_takes_nothing_else_with_it(written):
+    comparison = written(clearly_better_on_breakout)
+    shutil.rmtree(comparison.folder / "Breakout" / "cnn" / "seed1")
+    shutil.rmtree(comparison.folder / "Pong" / "coordconv" / "seed2")
+    analysis = analyse(Comparison.load(comparison.folder))
+    runs = {
+        (result.game, arm): len(ours.scores) for result in analysis.games for arm, ours in result.arms.items()
+    }
+    assert [*runs.values()] == [3, 4, 4, 3]
+    assert analysis.versus_overall["coordconv"].games == ["Breakout", "Pong"]
+    assert analysis.versus_overall["coordconv"].difference.low is not None
+
+
+def test_runs_that_took_off_are_counted(written):
+    text = text_of(written(lambda config: 200.0 + config.seed if config.seed > 2 else 2.0).folder)
+    assert "Breakout: runs fall into two groups" in text
+    assert "| cnn | 102.8 " in text
+    assert "| 2 | 4 |" in text
+
+
+def test_different_machines_are_noted(written):
+    comparison = written(clearly_better_on_breakout, games="[Breakout]")
+    for config in comparison.jobs:
+        if config.arm == "coordconv":
+            file = RunFolder(config.folder).path / "versions.json"
+            versions = json.loads(file.read_text()) | {"cpu": "Another CPU"}
+            file.write_text(json.dumps(versions))
+    assert re.search(r"different cpu: .*Another CPU \(4 runs\); not evenly", text_of(comparison.folder))
 
 
 def test_a_comparison_loads_as_it_was_saved_or_by_its_runs_alone(written, matrix_file):
@@ -201,7 +257,7 @@ def test_a_comparison_loads_as_it_was_saved_or_by_its_runs_alone(written, matrix
     assert Comparison.load(comparison.folder) == dataclasses.replace(comparison, jobs=(), score="train")
     comparison.file.unlink()
     found = Comparison.load(comparison.folder)
-    assert dataclasses.replace(comparison, jobs=()) == found
+    assert dataclasses.replace(comparison, jobs=(), options={}) == found
 
 
 @pytest.mark.parametrize("text", ["games: [Pong]\n", "games: 3\nforeign: {}\n", "[1]\n", ": :"])
@@ -219,3 +275,55 @@ def test_no_comparison_is_one_line(script, capsys, tmp_path, make):
     assert script("report", folder) == 2
     assert capsys.readouterr().err.startswith(f"error: '{folder}' ")
     assert [*tmp_path.rglob("report*")] == []
+
+
+def test_a_part_of_two_comparisons_with_other_names_for_a_paper(script, written, tmp_path):
+    first = written(clearly_better_on_breakout, text="name: first").folder
+    second = written(clearly_better_on_breakout, text="name: second", seeds="[1]").folder
+    paper = tmp_path / "paper"
+    options = ["--games", "Breakout", "--labels", "cnn=Nature CNN", "--figures", "svg", "--latex"]
+    assert script("report", first, "--merge", second, *options, "--output", paper) == 0
+    scores = rows(paper / "scores.csv")
+    assert {(row["comparison"], row["game"], row["arm"]) for row in scores} == {
+        (name, "Breakout", arm) for name in ("first", "second") for arm in ("Nature CNN", "coordconv")
+    }
+    assert len(scores) == 10
+    assert (paper / "figures" / "learning_curves.svg").read_text().startswith("<?xml")
+    tables = (paper / "tables.tex").read_text()
+    assert "Breakout & 10,000 & eval & Nature CNN & " in tables
+    assert tables.count(r"\begin{tabular}") == tables.count(r"\end{tabular}") == 2
+    assert not (first / "report.md").exists()
+
+
+def test_arms_of_one_name_with_other_options_stay_apart(written):
+    parts = []
+    for name, arms in (
+        ("one", "{cnn: {extractor: cnn}, coordconv: {n_envs: 4}}"),
+        ("two", "{cnn: {extractor: cnn, n_envs: 4}}"),
+    ):
+        comparison = written(
+            lambda config: 1.0, text=f"name: {name}\narms: {arms}", games="[Pong]", seeds="[1]"
+        )
+        parts.append((comparison, collect(comparison)))
+    whole, data = merged(parts)
+    assert whole.arms == ("cnn", "coordconv", "cnn (two)")
+    assert {run.arm for run in data.runs} == set(whole.arms)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--games", "Pong"], "give --output"),
+        (["--games", "Qbert", "--output", "x"], "unknown game 'Qbert'"),
+        (["--arms", "cmn", "--output", "x"], "did you mean 'cnn'"),
+        (["--labels", "cnn", "--output", "x"], "must be arm=label"),
+        (["--figures", "gif"], "figures is gif"),
+    ],
+)
+def test_bad_parts_are_one_line(script, written, capsys, tmp_path, args, message):
+    folder = written(lambda config: 1.0, games="[Pong]", seeds="[1]").folder
+    assert script("report", folder, *args) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "x").exists()

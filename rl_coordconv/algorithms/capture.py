@@ -1,0 +1,190 @@
+"""CUDA graphs: a function of tensors recorded once and replayed, without Python and launches in between."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+WARM_UPS = 3
+"""Calls before the recording, in which libraries choose their kernels; PyTorch's documentation has 3."""
+
+
+class Recording(NamedTuple):
+    """A CUDA graph with the memory that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+
+class Captured:
+    """
+    A function that runs as one CUDA graph for each shape of its arguments, recorded when first called.
+
+    The result is overwritten by the next call. Elsewhere than on a GPU the function is called as it is.
+
+    :param function: Takes tensors and returns one; must not wait for the GPU, or allocate what outlives it
+    :param device: Where it computes
+    :param optimizer: What it changes, if it does: parameters and state are restored after the warm-up
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        device: torch.device,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        self.function, self.device, self.optimizer = function, device, optimizer
+        self.recordings: dict[Any, Recording] = {}
+        self.fails = device.type != "cuda"
+
+    def __call__(self, *arguments: Tensor) -> Tensor:
+        """Compute the function; arguments in pinned memory are sent without waiting."""
+        shapes = tuple((argument.shape, argument.dtype) for argument in arguments)
+        if not self.fails and shapes not in self.recordings:
+            self._try_to_record(shapes, arguments)
+        if self.fails:
+            return self.function(*(argument.to(self.device, non_blocking=True) for argument in arguments))
+        recording = self.recordings[shapes]
+        for ours, given in zip(recording.inputs, arguments, strict=True):
+            ours.copy_(given, non_blocking=True)
+        recording.graph.replay()
+        return recording.output
+
+    def forget(self) -> None:
+        """Drop what was recorded: the optimizer's state lies elsewhere now."""
+        self.recordings.clear()
+
+    def _try_to_record(self, shapes: Any, arguments: Sequence[Tensor]) -> None:
+        """Record, or say once why that cannot be, and go on without."""
+        try:
+            with warmed_up(self.optimizer, self.device):
+                self.recordings[shapes] = self._record(arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.fails = True
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"CUDA graphs are left out, which costs speed: {reason}", stacklevel=3)
+
+    def _record(self, arguments: Sequence[Tensor]) -> Recording:
+        inputs = tuple(argument.to(self.device, copy=True) for argument in arguments)
+        stream, main = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        stream.wait_stream(main)
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                self.function(*inputs)
+        main.wait_stream(stream)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad()  # so that the graph has gradients of its own
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            output = self.function(*inputs)
+        return Recording(graph, inputs, output)
+
+
+class warmed_up:
+    """
+    Let a block train, and then put everything back where it was: parameters, optimizer and random state.
+
+    Memory stays at its addresses. State that the optimizer has made in the block is set to how it begins.
+
+    :param optimizer: Adam or the TF-style RMSprop, or None where nothing but random numbers is used
+    :param device: Whose random state it is
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer | None, device: torch.device) -> None:
+        self.optimizer, self.device = optimizer, device
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        return [parameter for group in groups for parameter in group["params"]]
+
+    def __enter__(self) -> None:
+        self._random = random_state(self.device)
+        self._weights = [parameter.detach().clone() for parameter in self._parameters]
+        states = self.optimizer.state if self.optimizer is not None else {}
+        self._states = {
+            parameter: {name: copied(value) for name, value in state.items()}
+            for parameter, state in states.items()
+        }
+
+    @torch.no_grad()
+    def __exit__(self, *exception: object) -> None:
+        for parameter, weights in zip(self._parameters, self._weights, strict=True):
+            parameter.copy_(weights)
+        if self.optimizer is not None:
+            for parameter, state in self.optimizer.state.items():
+                before = self._states.get(parameter, {})
+                for name, value in state.items():
+                    # TensorFlow's running mean of squares begins at 1, everything else at 0.
+                    old = before.get(name, float(name == "square_avg"))
+                    if isinstance(value, Tensor):
+                        value.copy_(torch.as_tensor(old))
+                    else:
+                        state[name] = type(value)(old)
+        set_random_state(self.device, self._random)
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of a tensor, and anything else as it is."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of a device's default random generator."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Set the state of a device's default random generator."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+def make_capturable(optimizer: torch.optim.Optimizer) -> None:
+    """
+    Keep in GPU memory what the optimizer reads at every step, so that a graph sees its changes.
+
+    :param optimizer: Adam or the TF-style RMSprop, new or just loaded
+    """
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        group["lr"] = torch.as_tensor(float(group["lr"]), device=device)
+        if isinstance(optimizer, torch.optim.Adam):
+            group |= {"capturable": True, "fused": True, "foreach": False}
+        for parameter in group["params"]:
+            if state := optimizer.state.get(parameter):
+                state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=device)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr_before: Sequence[Any]) -> None:
+    """
+    Write a learning rate that SB3 has set as a number into the memory that the graphs read.
+
+    :param optimizer: Its groups' ``lr`` is a number
+    :param lr_before: What the groups' ``lr`` was: tensors
+    """
+    for group, memory in zip(optimizer.param_groups, lr_before, strict=True):
+        group["lr"] = memory.fill_(group["lr"])
+
+
+def portable(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state dict as stock SB3 reads it, on any device."""
+    groups = [dict(group) for group in state["param_groups"]]
+    for group in groups:
+        group["lr"] = float(group["lr"])
+        if "capturable" in group:
+            group["capturable"] = False
+    states = {
+        index: {**values, "step": int(values["step"])} if "square_avg" in values else values
+        for index, values in state["state"].items()
+    }
+    return {"state": states, "param_groups": groups}

@@ -1,0 +1,135 @@
+"""
+A comparison: games x arms x seeds, the options of each arm, and where its runs and scores are.
+
+On disk, in ``runs/<name>/`` and in a folder of recorded scores::
+
+    comparison.yaml    games, arms, seeds, baseline, score, options of every arm, foreign folders
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rl_coordconv.config import RunConfig
+from rl_coordconv.errors import UserError, choose
+from rl_coordconv.options import read_yaml
+from rl_coordconv.runs.folder import write_text
+
+SCORES = ("eval", "train")
+SCORES_CSV = "scores.csv"
+CURVES_CSV = "curves.csv"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    A validated comparison.
+
+    :param folder: ``<output>/<name>``
+    :param games: Canonical names
+    :param arms: Names, in the order of the file
+    :param seeds: Seeds of the runs
+    :param baseline: The arm that the others are compared with
+    :param jobs: One config per run to train, those of the first seed first
+    :param foreign: Folders of runs trained elsewhere, by arm and game
+    :param score: What a run's score is: ``eval``, its final evaluation, or ``train``, its last training games
+    :param options: What each arm was trained with, by arm; without those trained elsewhere
+    :param results: Folder with the scores of runs that may be gone, see :mod:`.results`
+    """
+
+    folder: Path
+    games: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    baseline: str
+    jobs: tuple[RunConfig, ...] = ()
+    foreign: dict[str, dict[str, list[Path]]] = field(default_factory=dict)
+    score: str = "eval"
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """What the report reads: ``comparison.yaml``."""
+        return self.folder / "comparison.yaml"
+
+    def make_folder(self) -> None:
+        """
+        Make the folder if it is not there.
+
+        :raises UserError: It cannot be made
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output folder '{self.folder}' cannot be made: {error}") from None
+
+    def save(self) -> None:
+        """Write ``comparison.yaml`` into the folder, made if it is not there."""
+        self.make_folder()
+        write_text(self.file, self.to_yaml())
+
+    def to_yaml(self) -> str:
+        """Return what :meth:`load` reads back."""
+        foreign = {
+            arm: {game: [str(path) for path in paths] for game, paths in games.items()}
+            for arm, games in self.foreign.items()
+        }
+        values = {
+            "games": list(self.games),
+            "arms": list(self.arms),
+            "seeds": list(self.seeds),
+            "baseline": self.baseline,
+            "score": self.score,
+            "foreign": foreign,
+            "options": self.options,
+        }
+        return yaml.safe_dump(values, sort_keys=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Comparison:
+        """
+        Return the comparison that lives in a folder, without its jobs; what its runs tell if none was saved.
+
+        :param folder: ``runs/<name>``
+        :raises UserError: There are no runs, or ``comparison.yaml`` is not what :meth:`save` writes
+        """
+        file = cls(folder, (), (), (), "").file
+        if not file.is_file():
+            return cls._of_runs(folder)
+        results = folder if (folder / SCORES_CSV).is_file() and not _runs_in(folder) else None
+        values = read_yaml(file)
+        try:
+            foreign = {
+                arm: {game: [Path(path) for path in paths] for game, paths in games.items()}
+                for arm, games in values["foreign"].items()
+            }
+            games, arms, seeds = (tuple(values[key]) for key in ("games", "arms", "seeds"))
+            # Version 0.1.0 scored training games, and did not say so.
+            score = choose(f"score in {file}", values.get("score", "train"), SCORES)
+            options = dict(values.get("options") or {})
+            return cls(folder, games, arms, seeds, values["baseline"], (), foreign, score, options, results)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"'{file}' is damaged ({error!r}): start the comparison again to renew it"
+            ) from None
+
+    @classmethod
+    def _of_runs(cls, folder: Path) -> Comparison:
+        if not folder.is_dir():
+            raise UserError(f"'{folder}' does not exist: give the folder of a comparison, runs/<name>")
+        found = _runs_in(folder)
+        if not found:
+            raise UserError(f"'{folder}' holds no runs (<game>/<arm>/seed<k>): give the folder runs/<name>")
+        games = tuple(sorted({path.parts[-3] for path in found}))
+        arms = tuple(sorted({path.parts[-2] for path in found}))
+        seeds = tuple(sorted({int(path.name.removeprefix("seed")) for path in found}))
+        return cls(folder, games, arms, seeds, "cnn" if "cnn" in arms else arms[0])
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return [path.parent for path in folder.glob("*/*/seed*/config.yaml")]

@@ -1,0 +1,115 @@
+"""
+What the reader of a report must know: runs missing, failed, cut or left out, few games, different machines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.human import REFERENCE
+from rl_coordconv.compare.rundata import RunData
+from rl_coordconv.compare.tidy import MACHINE
+
+# A score of fewer full games than this is flagged.
+FEW_GAMES = 20
+STATES = {
+    ("running", "stopped", "unfinished"): "Not finished, reported as far as they are",
+    ("failed",): "Failed, reported as far as they are",
+    ("diverged",): "Diverged, counted as random play",
+}
+
+
+def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequence[str]) -> list[str]:
+    """Say which runs have not begun or not ended, and what differs besides the arms."""
+    notes = []
+    if missing:
+        notes.append(f"Not begun: {listed(missing)}.")
+    for states, what in STATES.items():
+        if found := [_with_reason(run) for run in runs if run.progress.state in states]:
+            notes.append(f"{what}: {listed(found)}.")
+    if unknown := [game for game in comparison.games if game not in REFERENCE]:
+        notes.append(f"No human reference score, so not in the human-normalised figures: {listed(unknown)}.")
+    if len(comparison.seeds) < 3:
+        notes.append("Fewer than three seeds: a range of the runs is shown, no interval of a game.")
+    return notes + _machines(runs)
+
+
+def _with_reason(run: RunData) -> str:
+    parts = [run.progress.exit_reason] if run.progress.state in ("failed", "diverged") else []
+    parts += [f"{run.progress.attempts} attempts"] if run.progress.attempts > 1 else []
+    reason = ", ".join(part for part in parts if part)
+    return f"{run.name} ({reason})" if reason else run.name
+
+
+def _machines(runs: Sequence[RunData]) -> list[str]:
+    """
+    Say on what different devices, processors and versions the runs were trained, and by arm if it matters.
+    """
+    notes = []
+    for name in MACHINE:
+        kinds = Counter(run.machine[name] for run in runs if run.machine.get(name))
+        if len(kinds) < 2:
+            continue
+        by_arm = {arm: Counter[str]() for arm in dict.fromkeys(run.arm for run in runs)}
+        for run in runs:
+            if run.machine.get(name):
+                by_arm[run.arm][run.machine[name]] += 1
+        shares = {
+            arm: {kind: n / counts.total() for kind, n in counts.items()} for arm, counts in by_arm.items()
+        }
+        uneven = any(share != next(iter(shares.values())) for share in shares.values())
+        text = ", ".join(f"{kind} ({n} runs)" for kind, n in kinds.most_common())
+        notes.append(
+            f"Trained with different {name}: {text}{'; not evenly over the arms' if uneven else ''}."
+        )
+    return notes
+
+
+def about_scores(
+    comparison: Comparison, game: str, kind: str, runs: Sequence[RunData], took_off: float | None
+) -> list[str]:
+    """Say where scores are not the final evaluation that was asked for, are of few games, or fall apart."""
+    notes = []
+    if took_off is not None:
+        notes.append(
+            f"{game}: runs fall into two groups, above and below {took_off:,.1f}: read how many "
+            "took off, the median and the IQM beside the mean."
+        )
+    if comparison.score == "train":
+        return notes
+    names = listed([f"{run.arm}/seed{run.seed}" for run in runs if run.eval_score is None])
+    if kind == "train":
+        notes.append(
+            f"{game}: scores are the last training games, as an arm has no final evaluation: {names}."
+        )
+        return notes
+    if names:
+        notes.append(f"{game}: without a final evaluation, so not in the scores: {names}.")
+    few = min(run.eval_games for run in runs if run.eval_score is not None)
+    if few < FEW_GAMES:
+        notes.append(f"{game}: scores of only {few} games: set final_eval_episodes to 20 or more.")
+    return notes
+
+
+def about_lengths(
+    game: str, runs: Sequence[RunData], taking: Sequence[RunData], grid: np.ndarray
+) -> list[str]:
+    """Say which runs of a game are left out or cut to the common grid."""
+    notes = []
+    names = {id(run): f"{run.arm}/seed{run.seed} ({run.last_step:,} steps)" for run in runs}
+    if out := [names[id(run)] for run in runs if not any(run is other for other in taking)]:
+        notes.append(f"{game}: left out until further on or with a finished game: {listed(out)}.")
+    end = round(grid[-1]) if len(grid) else 0
+    if cut := [names[id(run)] for run in taking if run.last_step > end]:
+        notes.append(f"{game}: runs differ in length; cut to the first {end:,} steps: {listed(cut)}.")
+    return notes
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Return names with commas, the first few and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,60 @@
+"""What coordinates add to each arm's features, as the runs' TensorBoard files show it: one panel per arm."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rl_coordconv.compare.analysis import Analysis
+
+SUFFIX = "/positional_bias"
+
+
+def newest_maps(run: Path) -> tuple[str, np.ndarray] | None:
+    """
+    Return the newest picture of a run's positional biases.
+
+    :param run: Folder with ``events.out.tfevents.*``
+    :return: Name of the first layer that sees coordinates, and its picture ``(height, width, 3) uint8``
+    """
+    if not any(run.glob("*.tfevents.*")):
+        return None
+    events = EventAccumulator(str(run), size_guidance={"images": 1, "scalars": 1, "tensors": 1})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["images"] if tag.endswith(SUFFIX)]
+    if not tags:
+        return None
+    data = events.Images(tags[0])[-1].encoded_image_string
+    layer = tags[0].removeprefix("coordconv/").removesuffix(SUFFIX)
+    return layer, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def positional_biases(analysis: Analysis) -> Figure | None:
+    """
+    Draw, per arm, the maps that its filters add, of the first run that has them; None where none has.
+
+    :param analysis: From ``analyse``
+    """
+    panels: dict[str, np.ndarray] = {}
+    for arm in analysis.comparison.arms:
+        for run in (run for run in analysis.runs if run.arm == arm and run.coord_use):
+            folder = analysis.comparison.folder / run.game / arm / f"seed{run.seed}"
+            if maps := newest_maps(folder):
+                panels[f"{arm}: {maps[0]} ({run.game}, seed {run.seed})"] = maps[1]
+                break
+    if not panels:
+        return None
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4 * len(panels), 4.3), layout="constrained", squeeze=False
+    )
+    for axis, (title, picture) in zip(axes[0], panels.items(), strict=True):
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    return figure

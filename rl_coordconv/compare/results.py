@@ -1,0 +1,102 @@
+"""
+Scores that outlive their runs: a folder small enough to commit, filled while a comparison trains.
+
+On disk, e.g. under ``docs/results/<name>/``::
+
+    comparison.yaml    games, arms, seeds and every option of every arm
+    scores.csv         one row per run that has ended
+    curves.csv         its curve on up to 50 points
+
+A run that is recorded as finished is not trained again, on whatever machine, and ``scripts/report.py FOLDER``
+draws the report from the folder alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rl_coordconv.compare.alone import alone
+from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV, Comparison
+from rl_coordconv.compare.jobs import Job, JobResult
+from rl_coordconv.compare.matrix import check_recorded_options
+from rl_coordconv.compare.read import read_run
+from rl_coordconv.compare.tidy import read_csv, write_csv
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import write_text
+
+# Ways in which a run ends for good: another attempt at one that diverged would pick a survivor.
+ENDED = ("finished", "diverged")
+
+
+class Results:
+    """
+    The scores of a comparison that are kept.
+
+    :param folder: Where; made with the first score
+    :param comparison: What is being compared
+    :raises UserError: The folder holds something else, or scores of arms with other options
+    """
+
+    def __init__(self, folder: Path, comparison: Comparison) -> None:
+        self.folder = folder
+        self.name = comparison.folder.name
+        self.comparison = self._with_recorded(comparison)
+        self.ended = {run.name for run in read_csv(folder) if run.progress.state in ENDED}
+        self.seen: set[str] = set()
+
+    def _with_recorded(self, comparison: Comparison) -> Comparison:
+        """Return the comparison with the games, arms and seeds that are recorded besides."""
+        comparison = dataclasses.replace(comparison, results=self.folder)
+        if not self.folder.exists():
+            return comparison
+        if not self.folder.is_dir():
+            raise UserError(f"results '{self.folder}' is not a folder")
+        file = self.folder / comparison.file.name
+        if not file.is_file():
+            if any((self.folder / name).exists() for name in (SCORES_CSV, CURVES_CSV)):
+                raise UserError(f"'{self.folder}' holds scores without {file.name}, which says of what")
+            return comparison
+        recorded = Comparison.load(self.folder)
+        check_recorded_options(comparison, recorded)
+        return dataclasses.replace(
+            comparison,
+            games=_joined(comparison.games, recorded.games),
+            arms=_joined(comparison.arms, recorded.arms),
+            seeds=_joined(comparison.seeds, recorded.seeds),
+            options={**recorded.options, **comparison.options},
+            foreign={**recorded.foreign, **comparison.foreign},
+        )
+
+    def open_jobs(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return the jobs whose runs have not ended yet, according to what is recorded."""
+        return [job for job in jobs if job.name not in self.ended]
+
+    def record(self, jobs: Iterable[Job], results: Mapping[str, JobResult]) -> None:
+        """
+        Add the runs that have ended since the last call.
+
+        :param jobs: All jobs
+        :param results: Results so far, by job name
+        """
+        new = [job for job in jobs if job.name in results and job.name not in self.seen]
+        self.seen |= {job.name for job in new}
+        runs = [
+            read_run(job.run, self.name, job.config.game, str(job.config.arm), job.config.seed)
+            for job in new
+            if job.run.config_file.is_file() and results[job.name].state in ("finished", "failed")
+        ]
+        if not runs:
+            return
+        names = {run.name for run in runs}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder):
+            kept = [run for run in read_csv(self.folder) if run.name not in names]
+            ordered = sorted([*kept, *runs], key=lambda run: (run.game, run.arm, run.seed))
+            write_text(self.folder / self.comparison.file.name, self.comparison.to_yaml())
+            write_csv(ordered, self.folder)
+
+
+def _joined(names: tuple, more: tuple) -> tuple:
+    return tuple(dict.fromkeys((*names, *more)))

@@ -1,0 +1,137 @@
+"""What a comparison knows of one run: its score, its curve on a grid, where and how it was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rl_coordconv.runs.folder import Progress
+
+GRID_POINTS = 50
+WINDOW = 0.1
+# A run takes part once it has come half as far as the longest one; until then it would cut all others short.
+TAKES_PART = 0.5
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """
+    One run. Its curve is the mean raw return of the games of the last tenth of the steps before each point.
+
+    :param comparison: Name of the comparison that it was trained in
+    :param game: Game
+    :param arm: Arm
+    :param seed: Seed; runs trained elsewhere are numbered from 1
+    :param progress: Where it stands, how far it came, how fast, how often it was started, why it ended
+    :param total_steps: How far it is to come
+    :param grid: Steps of the curve's points, shape ``(points,)``, as far as the run came
+    :param returns: The curve, shape ``(points,)``; NaN before the first game
+    :param train_score: Mean raw return of the training games of its last tenth, or None
+    :param eval_score: Mean raw return of its final evaluation, or None before it
+    :param eval_games: Full games of that evaluation
+    :param coord_use: Share of the weight norm on coordinates at each point, by layer
+    :param machine: What it was trained on: device, cpu, torch, precision
+    :param foreign: Trained elsewhere, so that equal seeds do not mean equal environments
+    """
+
+    comparison: str
+    game: str
+    arm: str
+    seed: int
+    progress: Progress
+    total_steps: int
+    grid: np.ndarray
+    returns: np.ndarray
+    train_score: float | None = None
+    eval_score: float | None = None
+    eval_games: int = 0
+    coord_use: Mapping[str, np.ndarray] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+    foreign: bool = False
+
+    @property
+    def name(self) -> str:
+        """E.g. ``Breakout/coordconv/seed1``."""
+        return f"{self.game}/{self.arm}/seed{self.seed}"
+
+    @property
+    def last_step(self) -> int:
+        """How far training has come."""
+        return self.progress.steps
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is complete."""
+        return self.progress.state == "finished"
+
+    def at(self, grid: np.ndarray) -> np.ndarray:
+        """Return the curve at other steps, linear in between; NaN before the first game."""
+        there = np.isfinite(self.returns)
+        if not there.any():
+            return np.full(len(grid), np.nan)
+        return np.interp(grid, self.grid[there], self.returns[there], left=np.nan)
+
+
+def with_curve(run: RunData, steps: np.ndarray, returns: np.ndarray) -> RunData:
+    """
+    Return a run with the curve and the score of its training games.
+
+    :param run: The run, without a curve
+    :param steps: Steps at which full games ended, shape ``(games,)``
+    :param returns: Their raw returns, shape ``(games,)``
+    """
+    grid = step_grid(run.total_steps)
+    grid = grid[grid <= run.last_step]
+    width = run.total_steps * WINDOW
+    score = window_means(steps, returns, np.array([run.last_step]), width)[0]
+    return dataclasses.replace(
+        run,
+        grid=grid,
+        returns=window_means(steps, returns, grid, width),
+        train_score=float(score) if np.isfinite(score) else None,
+    )
+
+
+def step_grid(end: int) -> np.ndarray:
+    """Return the points of a curve, shape ``(GRID_POINTS,)``, from the first step to ``end``."""
+    return np.linspace(end / GRID_POINTS, end, GRID_POINTS)
+
+
+def window_means(steps: np.ndarray, returns: np.ndarray, points: np.ndarray, width: float) -> np.ndarray:
+    """
+    Return the mean return of the games in the window before each point.
+
+    :param steps: Steps at which games ended, ascending, shape ``(games,)``
+    :param returns: Their returns, shape ``(games,)``
+    :param points: Steps, shape ``(points,)``
+    :param width: Of the window, in steps
+    :return: Shape of ``points``; where no game ended in the window, the last one before; NaN before the first
+    """
+    sums = np.concatenate([[0.0], np.cumsum(returns)])
+    ends = np.searchsorted(steps, points, side="right")
+    starts = np.searchsorted(steps, points - width, side="right")
+    starts = np.minimum(starts, np.maximum(ends - 1, 0))
+    with np.errstate(invalid="ignore"):
+        return np.where(ends > 0, (sums[ends] - sums[starts]) / (ends - starts), np.nan)
+
+
+def taking_part(runs: Sequence[RunData]) -> tuple[list[RunData], np.ndarray]:
+    """
+    Return the runs of one game that can be compared, and the grid on which.
+
+    :param runs: All runs of the game
+    :return: Those that have come at least half as far as the longest and have finished a game by the end of
+        the shortest of them, and the points of the longest up to that end
+    """
+    longest = max((run.last_step for run in runs), default=0)
+    far = [run for run in runs if longest and run.last_step >= TAKES_PART * longest]
+    end = min((run.last_step for run in far), default=0)
+    total = max((run.total_steps for run in far), default=0)
+    grid = step_grid(total)[step_grid(total) <= end]
+    if not len(grid):
+        return [], grid
+    return [run for run in far if np.isfinite(run.at(grid)).any()], grid

@@ -1,0 +1,109 @@
+"""Parts of a comparison, several of them together, and other names for arms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from rl_coordconv.compare.collect import Collected
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.envs import canonical_game
+from rl_coordconv.errors import UserError, choose
+
+Part = tuple[Comparison, Collected]
+# Seeds of one comparison stay together, and apart from those of another.
+SEEDS_APART = 100_000
+
+
+def merged(parts: Sequence[Part]) -> Part:
+    """
+    Return several comparisons as one: arms with the same name and options are one, others get two names.
+
+    :param parts: The first gives folder, baseline and kind of score
+    """
+    whole, data = parts[0]
+    for number, (comparison, more) in enumerate(parts[1:], start=1):
+        clash = {
+            arm: f"{arm} ({comparison.folder.name})"
+            for arm in comparison.arms
+            if arm in whole.arms and comparison.options.get(arm) != whole.options.get(arm)
+        }
+        comparison, more = relabelled((comparison, more), clash)
+        shift = number * SEEDS_APART
+        runs = [dataclasses.replace(run, seed=run.seed + shift) for run in more.runs]
+        data = Collected([*data.runs, *runs], [*data.broken, *more.broken], [*data.missing, *more.missing])
+        whole = dataclasses.replace(
+            whole,
+            games=_joined(whole.games, comparison.games),
+            arms=_joined(whole.arms, comparison.arms),
+            seeds=(*whole.seeds, *(seed + shift for seed in comparison.seeds)),
+            options={**comparison.options, **whole.options},
+            foreign={**comparison.foreign, **whole.foreign},
+        )
+    return whole, data
+
+
+def _joined(names: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*names, *more)))
+
+
+def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
+    """
+    Return new names by arm.
+
+    :param labels: E.g. ``["cnn=Nature CNN"]``
+    :param arms: Arms that there are
+    :raises UserError: One is no ``arm=label``, or names no arm
+    """
+    found = {}
+    for text in labels:
+        arm, equals, label = text.partition("=")
+        if not equals or not label:
+            raise UserError(f"label '{text}' must be arm=label")
+        found[choose("arm in labels", arm, arms)] = label
+    return found
+
+
+def relabelled(part: Part, names: Mapping[str, str]) -> Part:
+    """Return a comparison with other names of its arms, by arm."""
+    comparison, data = part
+
+    def new(arm: str) -> str:
+        return names.get(arm, arm)
+
+    comparison = dataclasses.replace(
+        comparison,
+        arms=tuple(dict.fromkeys(map(new, comparison.arms))),
+        baseline=new(comparison.baseline),
+        options={new(arm): options for arm, options in comparison.options.items()},
+        foreign={new(arm): games for arm, games in comparison.foreign.items()},
+    )
+    runs = [dataclasses.replace(run, arm=new(run.arm)) for run in data.runs]
+    return comparison, dataclasses.replace(data, runs=runs)
+
+
+def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None) -> Part:
+    """
+    Return a comparison with some of its games and arms, in the order in which they are given.
+
+    :param part: The comparison
+    :param games: Their names, None for all
+    :param arms: Their names, None for all; without the baseline, the first of them becomes it
+    :raises UserError: One is not there
+    """
+    comparison, data = part
+    if games is not None:
+        names = tuple(choose("game", canonical_game(game), comparison.games) for game in games)
+        comparison = dataclasses.replace(comparison, games=names)
+    if arms is not None:
+        names = tuple(choose("arm", arm, comparison.arms) for arm in arms)
+        baseline = comparison.baseline if comparison.baseline in names else names[0]
+        comparison = dataclasses.replace(comparison, arms=names, baseline=baseline)
+    kept = _kept(comparison)
+    runs = [run for run in data.runs if kept(run.game, run.arm)]
+    missing = [name for name in data.missing if kept(*name.split("/")[:2])]
+    return comparison, dataclasses.replace(data, runs=runs, missing=missing)
+
+
+def _kept(comparison: Comparison) -> Callable[[str, str], bool]:
+    return lambda game, arm: game in comparison.games and arm in comparison.arms

@@ -1,0 +1,94 @@
+"""How a report says numbers and verdicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from rl_coordconv.compare import statistics
+from rl_coordconv.compare.analysis import Analysis
+from rl_coordconv.compare.games import Versus
+from rl_coordconv.compare.statistics import Estimate
+from rl_coordconv.compare.verdicts import Verdict
+
+
+def verdict_lines(analysis: Analysis) -> list[str]:
+    """Return the overall verdicts, the count, then one plain line per game and arm."""
+    baseline = analysis.comparison.baseline
+    lines = []
+    for arm, over in analysis.versus_overall.items():
+        reason = (
+            f"IQM {number(over.difference, 3, signed=True)} human-normalised over {len(over.games)} games, "
+            f"probability of improvement {number(over.improvement, 2)}{_corrected(over.verdict)}"
+        )
+        lines.append(f"**All games**: {arm} {_outcome(over.verdict)} {baseline} ({reason})")
+    if analysis.verdicts:
+        counts = Counter(verdict.outcome for verdict in analysis.verdicts)
+        lines.append(
+            f"{counts['better']} better, {counts['worse']} worse, {counts['undecided']} undecided of "
+            f"{len(analysis.verdicts)} questions, corrected for their number (Holm)"
+        )
+    for game, by_arm in analysis.versus.items():
+        for arm, versus in by_arm.items():
+            reason = _reason(versus, analysis.interim)
+            lines.append(f"**{game}**: {arm} {_outcome(versus.verdict)} {baseline} ({reason})")
+    return lines or ["nothing to compare yet: no game has a finished run of two arms"]
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.outcome == "undecided":
+        return "is not distinguishable from"
+    return f"is **{verdict.outcome}** than"
+
+
+def _corrected(verdict: Verdict) -> str:
+    return "" if verdict.corrected is None else f", p {_p(verdict.corrected)} corrected"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def _reason(versus: Versus, interim: bool) -> str:
+    found = versus.difference
+    reason = f"{number(found, 1, signed=True)} raw points, {versus.seeds}"
+    if versus.fewest < statistics.INTERVAL_RUNS:
+        return f"{reason}: fewer than three runs of each arm give no interval"
+    if found.p_value is None:
+        return f"{reason}: scores without any spread give no interval"
+    reason += f"{_corrected(versus.verdict)}, Mann-Whitney p {_p(versus.rank_p_value)}"
+    if versus.verdict.outcome == "undecided" and not interim:
+        return f"{reason}; {_more_seeds(versus)}"
+    return reason
+
+
+def _more_seeds(versus: Versus) -> str:
+    """Say how many seeds would show the difference, if it is as large as it looks or as it may be."""
+    found = versus.difference
+    assert found.low is not None
+    assert found.high is not None
+    most = max(abs(found.low), abs(found.high)) / versus.spread
+    least = statistics.seeds_needed(most)
+    looks = statistics.seeds_needed(found.value / versus.spread) if found.value else None
+    low = "over 1,000" if least is None else f"{least}"
+    high = "over 1,000" if looks is None else f"{looks}"
+    return f"to see it takes {low} seeds per arm if the difference is at its far end, {high} if it is as seen"
+
+
+def number(estimate: Estimate, digits: int, signed: bool = False) -> str:
+    """Return a value with its interval in brackets, or its range in words."""
+    sign = "+" if signed else ""
+
+    def said(value: float) -> str:
+        return f"{value:{sign},.{digits}f}"
+
+    if estimate.low is None or estimate.high is None:
+        return said(estimate.value)
+    if estimate.is_range:
+        return f"{said(estimate.value)} ({said(estimate.low)} to {said(estimate.high)})"
+    return f"{said(estimate.value)} [{said(estimate.low)}, {said(estimate.high)}]"
+
+
+def listed(lines: Iterable[str]) -> str:
+    """Return lines as a Markdown list."""
+    return "\n".join(f"* {line}" for line in lines)

@@ -1,0 +1,113 @@
+"""Options of a dataclass as plain values: read from YAML, and each checked against its annotation."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from rl_coordconv.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"'{key}' is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """
+    Read a YAML file of ``option: value`` lines.
+
+    :param path: The file
+    :raises UserError: It is missing or holds something else
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"config file '{path}' does not exist")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file '{path}' is not YAML: {error}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"config file '{path}' must hold 'option: value' lines")
+    return values
+
+
+def fill(section: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """
+    Make a dataclass from plain values; what is missing takes its default.
+
+    :param section: The dataclass
+    :param values: As in a YAML file
+    :param prefix: Put before the names in messages, e.g. ``ppo.``
+    :raises UserError: A name is unknown or missing, or a value not of its annotation's type
+    """
+    hints = get_type_hints(section)
+    fields = {entry.name: entry for entry in dataclasses.fields(section)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            names = [prefix + field for field in fields]
+            raise UserError(f"unknown option '{prefix}{name}'{nearest(f'{prefix}{name}', names)}")
+    for name, entry in fields.items():
+        if name not in values and entry.default is entry.default_factory is dataclasses.MISSING:
+            raise UserError(f"'{prefix}{name}' is missing: give it a value")
+    return section(**{name: _fit(value, hints[name], prefix + name) for name, value in values.items()})
+
+
+def _fit(value: Any, hint: Any, name: str) -> Any:
+    """Return a value as its annotation has it, e.g. a whole number as a float."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for kind in kinds:
+        if _is(value, kind):
+            return float(value) if kind is float else value
+    readable = " or ".join(_readable(kind) for kind in kinds)
+    choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    raise UserError(f"{name} is {value}: it must be {readable}{nearest(value, choices)}")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    origin = get_origin(kind)
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if origin is list:
+        return isinstance(value, list) and all(_is(item, get_args(kind)[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if kind is float:
+        return _is_number(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number; YAML 1.1 takes ``1e-4`` for text, people do not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return False
+    try:
+        float(value)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _readable(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if kind is type(None):
+        return "null"
+    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)

@@ -1,0 +1,105 @@
+"""
+What ``auto`` chose for speed, kept so that a resume and all arms of a comparison compute alike.
+
+On disk, plain JSON::
+
+    <output>/<name>/decisions.json                     by kind of machine, for every run of the experiment
+    <output>/<name>/<game>/<arm>/seed<k>/decisions.json   what this run uses, with the probe's figures
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import get_device
+
+from rl_coordconv import machine
+from rl_coordconv.config import RunConfig
+from rl_coordconv.runs.folder import write_text
+
+FILE = "decisions.json"
+Decisions = dict[str, dict[str, Any]]
+"""By switch ``choice``, ``reason`` and ``measured``: null, or ``ratio`` and ``milliseconds``."""
+
+
+@contextlib.contextmanager
+def decided(config: RunConfig) -> Iterator[tuple[RunConfig, Decisions]]:
+    """
+    Give a run's config with what other runs of its experiment decided on this kind of machine.
+
+    Until the block ends, no other run of this machine decides: add what this one does with :func:`keep`.
+
+    :param config: Validated config
+    """
+    if not is_open(config):
+        yield config, {}
+        return
+    # Probes of two runs at a time would measure each other.
+    with open(Path(tempfile.gettempdir()) / f"rl-coordconv-{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = read(_experiment(config)).get(machine_kind(config), {})
+        yield settled(config, known), known
+
+
+def keep(config: RunConfig, folder: Path, known: Decisions, model: OnPolicyAlgorithm) -> None:
+    """
+    Write what a run uses into its folder, and into its experiment's.
+
+    :param config: The run's config, with its ``auto``
+    :param folder: The run's folder
+    :param known: What the experiment had decided before
+    :param model: The run's algorithm, which has decided the rest
+    """
+    if not is_open(config):
+        return
+    new = {name: dataclasses.asdict(found) for name, found in getattr(model, "decisions", {}).items()}
+    used = {**new, **known}
+    write(folder / FILE, used)
+    if used != known:
+        write(_experiment(config), {**read(_experiment(config)), machine_kind(config): used})
+
+
+def settled(config: RunConfig, decisions: Decisions) -> RunConfig:
+    """Return a config with decisions in the place of ``auto``."""
+    choices = {
+        name: found["choice"] for name, found in decisions.items() if getattr(config, name, None) == "auto"
+    }
+    return dataclasses.replace(config, **choices)
+
+
+def is_open(config: RunConfig) -> bool:
+    """Return whether a config leaves something to be decided."""
+    return "auto" in (config.precision, config.compile)
+
+
+def machine_kind(config: RunConfig) -> str:
+    """Return what a speed depends on, in one line."""
+    return ", ".join(filter(None, [get_device(config.device).type, *machine.describe().values()]))
+
+
+def _experiment(config: RunConfig) -> Path:
+    """Return the file of the experiment that a run belongs to."""
+    return Path(config.output) / str(config.name) / FILE
+
+
+def read(path: Path) -> Any:
+    """Return what a file says; nothing if it is missing or damaged: then it is decided anew."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def write(path: Path, decisions: Any) -> None:
+    """Write a file of decisions."""
+    write_text(path, json.dumps(decisions, indent=2) + "\n")

@@ -1,0 +1,42 @@
+"""
+What a report's intervals and verdicts hold on simulated Atari scores, as tables; minutes on one core.
+
+python scripts/coverage.py --trials 1000
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rl_coordconv.cli import gather_list, parse_dataclass
+from rl_coordconv.compare.simulate import tables
+from rl_coordconv.errors import UserError, exit_on_user_error
+
+
+@dataclass
+class CoverageConfig:
+    """Simulate comparisons of two arms on nine games.
+
+    Args:
+        trials: Comparisons simulated for each number
+        seeds: Numbers of runs per arm and game
+    """
+
+    trials: int = 1000
+    seeds: list[int] = field(default_factory=lambda: [2, 3, 5, 10])
+
+
+@exit_on_user_error
+def main(args: Sequence[str]) -> None:
+    """Print coverage, false verdicts and power."""
+    config = parse_dataclass(CoverageConfig, gather_list(args, "--seeds"), prog="coverage.py")
+    if config.trials < 1 or min(config.seeds, default=0) < 2:
+        raise UserError("trials must be 1 or more, and seeds 2 or more")
+    for table in tables(config.seeds, config.trials):
+        print(f"{table.markdown}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

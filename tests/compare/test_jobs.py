@@ -1,0 +1,112 @@
+"""What is tried again and what is not, and who may write where."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rl_coordconv.compare import jobs as jobs_module
+from rl_coordconv.compare.analysis import analyse
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.jobs import make_jobs, run_job
+from rl_coordconv.compare.local import run_local
+from rl_coordconv.compare.matrix import load_comparison
+from rl_coordconv.compare.report import write_report
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import RunFolder
+
+# A trainer that makes its run folder and ends as it is told: cause, exit code.
+TRAINER = """
+import sys
+from rl_coordconv.config import load_config
+from rl_coordconv.runs.folder import Progress, RunFolder
+cause, code, option, place = sys.argv[1:]
+run = RunFolder(place if option == "--resume" else load_config(place).folder)
+if cause != "refused":
+    if option == "--config":
+        run.create(load_config(place))
+    attempts = run.read_progress().attempts + 1
+    state = "diverged" if cause == "loss" else "failed"
+    run.write_progress(Progress(state, 10, attempts=attempts, cause=cause, exit_reason="as told"))
+print("as told")
+sys.exit(int(code))
+"""
+
+
+@pytest.fixture
+def trained(matrix_file, monkeypatch):
+    """Return the jobs of a matrix of two runs whose trainer ends for a cause."""
+    monkeypatch.setattr(jobs_module, "RETRY_SECONDS", 0.01)
+
+    def jobs(cause: str, code: int):
+        comparison = load_comparison(matrix_file(games="[Pong]", seeds="[1]"))
+        comparison.save()
+        return make_jobs(comparison, [sys.executable, "-c", TRAINER, cause, str(code)], retries=2)
+
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "attempts"), [("refused", 2, 1), ("loss", 2, 1), ("storage", 2, 1), ("error", 1, 3)]
+)
+def test_only_what_may_go_better_is_tried_again(trained, cause, code, attempts):
+    job = trained(cause, code)[0]
+    result = run_job(job, {}, threading.Event())
+    assert result.state == "failed"
+    assert job.log.read_text().count("--- attempt") == attempts
+    assert result.stops_all == (cause == "storage")
+    if cause == "loss":
+        assert "diverged" in run_job(job, {}, threading.Event()).message
+        assert job.log.read_text().count("--- attempt") == 1
+
+
+def test_a_full_disk_stops_the_matrix(trained):
+    jobs = trained("storage", 2)
+    results = run_local(jobs, 1, lambda results: None, threading.Event())
+    assert [results[job.name].state for job in jobs] == ["failed", "stopped"]
+
+
+def test_a_file_system_without_locks_says_so(matrix_file, monkeypatch):
+    comparison = load_comparison(matrix_file())
+    comparison.save()
+
+    def no_locks(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(UserError, match="cannot be locked"), RunFolder(comparison.folder).lock():
+        pass
+
+
+def test_a_second_compare_is_refused_before_it_writes(script, matrix_file, capsys):
+    comparison = load_comparison(matrix_file())
+    comparison.make_folder()
+    with RunFolder(comparison.folder).lock():
+        before = [*comparison.folder.rglob("*")]
+        assert script("compare", "--config", matrix_file()) == 2
+        assert [*comparison.folder.rglob("*")] == before
+    assert "in use by another process" in capsys.readouterr().err
+
+
+def test_two_reports_at_once_do_not_collide(written):
+    folder = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1]").folder
+    with ThreadPoolExecutor(2) as pool:
+        pages = [pool.submit(write_report, Comparison.load(folder)) for _ in range(2)]
+        assert {page.result() for page in pages} == {folder / "report.html"}
+    assert not [path for path in folder.rglob("*.tmp*") if "seed" not in str(path)]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "monitor.csv"])
+def test_a_broken_run_is_named_and_left_out(written, name):
+    comparison = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1, 2]")
+    broken = Path(comparison.jobs[0].folder)
+    (broken / name).write_text("#\n\nx,x,x,x\n")
+    analysis = analyse(Comparison.load(comparison.folder))
+    assert len(analysis.runs) == 3
+    assert analysis.notes[0].startswith("Pong/cnn/seed1: left out, as it cannot be read")

@@ -1,0 +1,180 @@
+"""Scores that outlive their runs: recorded while a comparison trains, known to the next, reported alone."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rl_coordconv.compare.collect import collect
+from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.jobs import JobResult, make_jobs
+from rl_coordconv.compare.matrix import load_comparison
+from rl_coordconv.compare.results import Results
+from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import Progress, RunFolder
+
+MATRIX = """
+name: small
+games: [Breakout]
+seeds: {seeds}
+common:
+  total_timesteps: 256
+  n_envs: 2
+  device: cpu
+  eval_freq: 0
+  final_eval_episodes: 1
+  max_frames: 400
+  features_dim: 32
+  ppo: {{n_steps: 32, batch_size: 64, n_epochs: 1, learning_rate: {rate}}}
+arms:
+  cnn: {{extractor: cnn}}
+  coordconv: {{extractor: coordconv}}
+"""
+
+
+def write(folder: Path, seeds: str = "[1]", rate: float = 1e-4) -> Path:
+    file = folder / "small.yaml"
+    file.write_text(MATRIX.format(seeds=seeds, rate=rate))
+    return file
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.mark.slow
+def test_a_comparison_goes_on_from_its_recorded_scores_on_another_machine(script, tmp_path):
+    kept = tmp_path / "kept"
+    assert script("compare", "--config", write(tmp_path), "--results", kept) == 0
+    first = (kept / "scores.csv").read_text()
+    assert [(row["arm"], row["step"], row["state"], row["n_games"]) for row in rows(kept / "scores.csv")] == [
+        ("cnn", "256", "finished", "1"),
+        ("coordconv", "256", "finished", "1"),
+    ]
+    shutil.rmtree(tmp_path / "runs")
+    assert script("compare", "--config", write(tmp_path, "[1, 2]"), "--results", kept) == 0
+    trained = sorted(path.name for path in tmp_path.glob("runs/small/Breakout/*/seed*"))
+    assert trained == ["seed2", "seed2"]
+    assert set(first.splitlines()) < set((kept / "scores.csv").read_text().splitlines())
+    assert len(rows(kept / "scores.csv")) == 4
+    assert "2 seeds" in (tmp_path / "runs" / "small" / "report.md").read_text()
+
+
+@pytest.fixture
+def recorded(written, tmp_path):
+    """Record finished runs of known scores and remove them; return the folder and the runs as they were."""
+
+    def record(score, **kwargs):
+        comparison = written(score, **kwargs)
+        before = collect(comparison).runs
+        kept = Results(tmp_path / "kept", comparison)
+        jobs = make_jobs(comparison, ["true"], 0)
+        kept.record(jobs, {job.name: JobResult("finished") for job in jobs})
+        shutil.rmtree(comparison.folder)
+        return kept.folder, before
+
+    return record
+
+
+def rising(config):
+    return 100.0 + config.seed + (50.0 if config.arm == "coordconv" else 0.0)
+
+
+def test_what_is_recorded_is_what_the_runs_said(recorded):
+    folder, before = recorded(rising)
+    after = collect(Comparison.load(folder)).runs
+    assert [run.name for run in after] == [run.name for run in before]
+    for found, expected in zip(after, before, strict=True):
+        assert found.progress == expected.progress
+        assert (found.eval_score, found.eval_games) == (expected.eval_score, expected.eval_games)
+        assert found.train_score == pytest.approx(expected.train_score)
+        assert found.machine == expected.machine
+        np.testing.assert_allclose(found.grid, expected.grid)
+        np.testing.assert_allclose(found.returns, expected.returns, rtol=1e-6)
+        assert {*found.coord_use} == {*expected.coord_use}
+    assert any(run.coord_use for run in after)
+    size = sum((folder / name).stat().st_size for name in ("scores.csv", "curves.csv", "comparison.yaml"))
+    assert size < 3_000 * len(before) + 10_000
+
+
+def test_the_report_is_drawn_from_the_recorded_scores_alone(script, recorded):
+    folder, _ = recorded(rising)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert script("report", folder) == 0
+    text = (folder / "report.md").read_text()
+    assert "**Breakout**: coordconv is **better** than cnn" in text
+    assert len(re.findall(r"\]\((figures/\w+\.png)\)", text)) == 7
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    assert not (folder / "summary").exists()
+
+
+def test_recorded_runs_are_not_trained_again_and_diverged_ones_neither(written, tmp_path):
+    comparison = written(rising)
+    failed, diverged = (RunFolder(job.folder) for job in comparison.jobs[:2])
+    for run, state in ((failed, "failed"), (diverged, "diverged")):
+        run.final_model.unlink()
+        run.write_progress(Progress(state, 9_000, attempts=2, exit_reason="because"))
+    kept = Results(tmp_path / "kept", comparison)
+    jobs = make_jobs(comparison, ["true"], 0)
+    states = {job.name: JobResult("failed" if job in jobs[:2] else "finished") for job in jobs[:5]}
+    kept.record(jobs, states)
+    kept.record(jobs, states)
+    again = Results(tmp_path / "kept", comparison)
+    assert again.open_jobs(jobs) == [jobs[0], *jobs[5:]]
+    assert [row["exit_reason"] for row in rows(kept.folder / "scores.csv")].count("because") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": "common: {total_timesteps: 20_000}"}, "total_timesteps 10000.*wants 20000"),
+        ({"text": "arms: {cnn: {extractor: cnn}, coordconv: {coord_layers: [1]}}"}, "coord_layers None"),
+    ],
+)
+def test_other_options_are_refused_and_nothing_is_overwritten(
+    script, recorded, matrix_file, capsys, tmp_path, change, message
+):
+    folder, _ = recorded(rising)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    file = matrix_file(**change)
+    assert script("compare", "--config", file, "--results", folder) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (tmp_path / "runs" / "mine").exists()
+
+
+def test_what_is_not_learned_from_may_differ_and_seeds_games_and_arms_be_added(recorded, matrix_file):
+    folder, _ = recorded(rising)
+    arms = "{cnn: {extractor: cnn}, coordconv: {}, all: {coord_layers: [0, 1, 2]}}"
+    common = "{algo: ppo, total_timesteps: 10_000, device: auto, checkpoint_freq: 7, eval_freq: 5}"
+    wanted = load_comparison(matrix_file(f"arms: {arms}\ncommon: {common}", games="[Qbert]", seeds="[2, 9]"))
+    found = Results(folder, wanted).comparison
+    assert found.games == ("Qbert", "Breakout", "Pong")
+    assert found.arms == ("cnn", "coordconv", "all")
+    assert found.seeds == (2, 9, 1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "comparison.yaml").unlink(), "without comparison.yaml"),
+        (lambda folder: (folder / "curves.csv").unlink(), "curves.csv' cannot be read"),
+        (
+            lambda folder: (folder / "scores.csv").write_text("game,arm\nPong,cnn\n"),
+            "line 2, lacks comparison",
+        ),
+    ],
+)
+def test_damaged_results_are_one_line(recorded, matrix_file, damage, message):
+    folder, _ = recorded(rising)
+    damage(folder)
+    with pytest.raises(UserError, match=message):
+        Results(folder, load_comparison(matrix_file()))

@@ -1,0 +1,90 @@
+"""What auto chose is kept: by a resume, and by every run of an experiment on the same kind of machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rl_coordconv.algorithms.on_policy as on_policy
+import rl_coordconv.runs.train as runs
+from rl_coordconv.algorithms.probe import Ratio
+from rl_coordconv.config import RunConfig, parse_config
+from rl_coordconv.machine import describe
+from rl_coordconv.runs import decisions
+from rl_coordconv.runs.checkpoints import list_checkpoints
+from rl_coordconv.runs.train import resume, train
+
+SMALL = "--game Breakout --n-envs 2 --features-dim 8 --total-timesteps 64 --eval-freq 0 --eval-episodes 1"
+SIZE = (
+    "--ppo.n_steps 16 --ppo.batch_size 32 --ppo.n_epochs 1 --max-frames 400 --precision auto --compile auto"
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return parse_config([*SMALL.split(), *SIZE.split(), "--output", str(tmp_path)])
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Ratios that probes will find; they are used up one by one."""
+    ratios: list[float] = []
+    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "")
+    monkeypatch.setattr(on_policy, "probe", lambda *args: Ratio(ratios.pop(0), (2.0, 1.0)))
+    return ratios
+
+
+def test_one_probe_decides_for_all_runs_and_a_resume_keeps_it(
+    config: RunConfig, probes: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes += [1.5]
+    built: list[Any] = []
+    build = runs.build
+    monkeypatch.setattr(runs, "build", lambda *args: built.append(build(*args)) or built[-1])
+    first = train(config)
+    train(dataclasses.replace(config, extractor="cnn", arm="cnn"))
+    written = json.loads((first.path / "decisions.json").read_text())
+    assert written["precision"]["choice"] == "bf16"
+    assert written["precision"]["measured"] == {"ratio": 1.5, "milliseconds": [2.0, 1.0]}
+    assert written["compile"]["choice"] is False
+    assert json.loads((first.path.parents[1] / "cnn" / "seed1" / "decisions.json").read_text()) == written
+    (kind,) = json.loads((first.path.parents[2] / "decisions.json").read_text())
+    assert describe()["cpu"] in kind
+    assert first.load_config().precision == "auto", "another machine decides for itself"
+    first.final_model.unlink()
+    (first.path.parents[2] / "decisions.json").unlink()
+    resume(first.path)
+    assert [model.precision for model in built] == ["bf16", "bf16", "bf16"]
+    assert not probes
+    assert list_checkpoints(first.checkpoints) or first.finished
+
+
+def test_another_kind_of_machine_decides_anew(
+    config: RunConfig, probes: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes += [1.5, 1.0]
+    train(config)
+    monkeypatch.setattr(decisions.machine, "describe", lambda: {"cpu": "an older one"})
+    folder = train(dataclasses.replace(config, seed=2))
+    assert decisions.read(folder.path / "decisions.json")["precision"]["choice"] == "fp32"
+    assert len(decisions.read(folder.path.parents[2] / "decisions.json")) == 2
+
+
+def test_damaged_decisions_are_made_anew(config: RunConfig, probes: list[float]) -> None:
+    probes += [1.0]
+    shared = config.folder.parents[2] / "decisions.json"
+    shared.parent.mkdir()
+    shared.write_text("{")
+    folder = train(config)
+    assert decisions.read(folder.path / "decisions.json")["precision"]["measured"]["ratio"] == 1.0
+    assert len(decisions.read(shared)) == 1
+
+
+def test_a_config_without_auto_leaves_no_decisions(config: RunConfig) -> None:
+    folder = train(dataclasses.replace(config, precision="fp32", compile=False))
+    assert not (folder.path / "decisions.json").exists()
+    assert not (folder.path.parents[2] / "decisions.json").exists()

@@ -1,0 +1,189 @@
+"""
+The wheel, installed with its core dependencies alone.
+
+Nothing is downloaded: the new environment sees, by links, those distributions of the one that runs the tests
+which the wheel's metadata asks for, and what they ask for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from importlib.metadata import Distribution, PathDistribution, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+AGENT = next(iter(sorted(ROOT.glob("agents/*/model.safetensors"))), ROOT / "tests/data/v1/agent/x").parent
+EXTRAS_OF_SCRIPTS = {
+    "benchmark": "report",
+    "compare": "report",
+    "demo": "video",
+    "evaluate": "train",
+    "export": "train",
+    "report": "report",
+    "tasks": "tasks",
+    "toy": "tasks",
+    "train": "train",
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    build = (
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--wheel-dir",
+        str(folder),
+        str(ROOT),
+    )
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *build], check=True)
+    [file] = folder.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> Path:
+    """The interpreter of the new environment."""
+    home = tmp_path_factory.mktemp("core") / "venv"
+    venv.create(home, with_pip=False, symlinks=True)
+    interpreter = home / "bin" / "python"
+    [site] = home.glob("lib/python3*/site-packages")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(interpreter)]
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True)
+    [info] = site.glob("rl_coordconv-*.dist-info")
+    for found in needed_by(PathDistribution(info)).values():
+        for top in {Path(str(file)).parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(found.locate_file(top))
+    subprocess.run([*pip, "check"], check=True)
+    return interpreter
+
+
+def needed_by(start: Distribution) -> dict[str, Distribution]:
+    """Return the distributions that one asks for without extras, and those that they ask for."""
+    found: dict[str, Distribution] = {}
+    waiting = [(start, {""})]
+    while waiting:
+        asking, extras = waiting.pop()
+        for line in asking.requires or ():
+            wanted = Requirement(line)
+            if wanted.marker and not any(wanted.marker.evaluate({"extra": extra}) for extra in extras):
+                continue
+            if wanted.name not in found:
+                found[wanted.name] = distribution(wanted.name)
+                waiting.append((found[wanted.name], {"", *wanted.extras}))
+    return found
+
+
+def run(python: Path, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(
+        [python, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_wheel_holds_the_library_and_says_that_it_is_typed(wheel) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "rl_coordconv/py.typed" in names
+    assert {name.partition("/")[0] for name in names} == {
+        "rl_coordconv",
+        "-".join(wheel.name.split("-")[:2]) + ".dist-info",
+    }
+    assert {f"rl_coordconv/{path.relative_to(ROOT / 'rl_coordconv')}" for path in library()} <= set(names)
+
+
+def library() -> list[Path]:
+    return sorted((ROOT / "rl_coordconv").rglob("*.py"))
+
+
+def test_layers_and_extractors_load_no_emulator_and_nothing_of_an_extra(python, tmp_path) -> None:
+    code = """
+import json, sys
+import gymnasium, numpy, stable_baselines3, torch
+before = set(sys.modules)
+import rl_coordconv, rl_coordconv.layers, rl_coordconv.extractors
+print(json.dumps([rl_coordconv.__file__, sorted(set(sys.modules) - before)]))
+"""
+    place, loaded = json.loads(run(python, code, tmp_path).stdout)
+    assert Path(place).is_relative_to(python.parents[1]), "the wheel's, not that of the working tree"
+    assert {name.partition(".")[0] for name in loaded} == {"rl_coordconv"}
+    assert not [name for name in loaded if name.startswith("rl_coordconv.envs")]
+
+
+def test_stock_ppo_trains_with_the_extractor_and_an_exported_agent_plays(python, tmp_path) -> None:
+    code = f"""
+import importlib.util
+from stable_baselines3 import PPO
+from rl_coordconv import load_agent, make_atari_vec_env, policy_kwargs
+
+extras = ["rich", "jsonargparse", "rliable", "pandas", "scipy", "matplotlib", "cv2", "imageio", "ray", "onnx"]
+assert not any(importlib.util.find_spec(name) for name in extras)
+env = make_atari_vec_env("Breakout", n_envs=2, seed=1)
+model = PPO("CnnPolicy", env, n_steps=50, batch_size=50, n_epochs=1, policy_kwargs=policy_kwargs("coordconv"))
+print(model.learn(500).num_timesteps)
+print(load_agent({str(AGENT)!r}, "cpu").predict(env.reset())[0].shape)
+"""
+    assert run(python, code, tmp_path).stdout.splitlines() == ["500", "(2,)"]
+
+
+def test_what_is_missing_is_named_with_the_command_that_installs_it(python, tmp_path) -> None:
+    code = """
+import sys
+from rl_coordconv import UserError, make_atari_vec_env
+
+for backend in ("gymnasium", "envpool"):
+    try:
+        make_atari_vec_env("Pong", backend=backend)
+    except UserError as error:
+        print(error)
+sys.modules["ale_py"] = None
+for name in [name for name in sys.modules if name.startswith("rl_coordconv.envs")]:
+    del sys.modules[name]
+try:
+    from rl_coordconv import make_atari_vec_env
+except UserError as error:
+    print(error)
+"""
+    assert run(python, code, tmp_path).stdout.splitlines() == [
+        "cv2 is not installed: pip install 'rl-coordconv[train]'",
+        "envpool is not installed: pip install 'rl-coordconv[envpool]'",
+        "ale_py is not installed: pip install rl-coordconv",
+    ]
+
+
+def test_a_script_without_its_extra_says_so_in_one_line(python, tmp_path) -> None:
+    names = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+    assert names == sorted(EXTRAS_OF_SCRIPTS)
+    code = f"""
+import runpy, sys
+for name in {names}:
+    try:
+        runpy.run_path(f"{ROOT}/scripts/{{name}}.py", run_name="__main__")
+    except SystemExit as stop:
+        print(name, stop.code)
+"""
+    done = run(python, code, tmp_path)
+    assert done.stdout.splitlines() == [f"{name} 2" for name in names]
+    for name, line in zip(names, done.stderr.splitlines(), strict=True):
+        extra = EXTRAS_OF_SCRIPTS[name]
+        assert re.fullmatch(rf"error: \w+ is not installed: pip install 'rl-coordconv\[{extra}\]'", line), (
+            name
+        )
+    assert not list(tmp_path.iterdir())
