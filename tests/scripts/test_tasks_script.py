@@ -60,18 +60,24 @@ def test_detection_leaves_results_figure_and_tensorboard(
     assert results["digits"] == {"train": 1438, "test": 359}
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "test/map" in curves(folder / "plain" / "seed1")
+    (tmp_path / "kept.json").write_bytes((folder / "results.json").read_bytes())
+    assert script("tasks", "redraw", "kept.json") == 0
+    assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["gam"], "unknown task 'gam': use one of toy, gan, detect (did you mean 'gan'?)"),
+        (["gam"], "unknown task 'gam': use one of toy, gan, detect, redraw (did you mean 'gan'?)"),
         (["gan", "--seeds"], "seeds is empty: give one or more, as in --seeds 1 2 3"),
         (["gan", "--steps", "0"], "steps is 0: it must be 1 or more"),
         (["gan", "--image-size", "40"], "image_size is 40: it must be one of 16, 32, 64, 128"),
         (["gan", "--batch-size", "1"], "batch_size is 1"),
         (["gan", "--init", "hee"], "unknown init 'hee'"),
         (["gan", "--stop-at", "2"], "stop_at is 2.0: it must be above 0 and at most 1"),
+        (["redraw"], "redraw needs files"),
+        (["redraw", "nowhere.json"], "'nowhere.json' cannot be read"),
+        (["redraw", __file__], "is not the results.json of an experiment"),
         (["detect", "--scenes", "croped"], "did you mean 'cropped'?"),
         (["detect", "--scenes", "cropped"], "it needs --detector released"),
         (["detect", "--labels", "boxes"], "unknown labels 'boxes'"),
