@@ -4,10 +4,11 @@ The paper's supervised evidence: toy coordinate tasks, a GAN's mode collapse, a 
 python scripts/tasks.py toy classification --split quadrant --seeds 1 2 3
 python scripts/tasks.py gan --seeds 1 2 3
 python scripts/tasks.py detect --seeds 1 2 3 --digits path/to/mnist
+python scripts/tasks.py redraw docs/results/detection.json
 
 On disk afterwards, in the experiment's folder under ``runs/``: ``results.json``, ``figure.png``, and a
 TensorBoard run per arm and seed. Started again with the same options (or more seeds), it does what is not
-done yet.
+done yet. ``redraw`` draws the measurements from a ``results.json`` alone, as ``<its name>.png``.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from collections.abc import Sequence
 from rl_coordconv.errors import choose, exit_on_user_error, script_needs
 
 with script_needs("tasks"):
-    from rl_coordconv.tasks import TASKS, run_task
+    from rl_coordconv.tasks import TASKS, redraw_results, run_task
 
 
 @exit_on_user_error
 def main(args: Sequence[str]) -> None:
-    """Train all arms and seeds of a task, print a table, write the figure."""
+    """Train all arms and seeds of a task, print a table, write the figure; or draw results again."""
     if not args or args[0] in ("-h", "--help"):
         print(__doc__.strip() + f"\n\nOptions: python scripts/tasks.py {{{','.join(TASKS)}}} --help")
         return
-    task = choose("task", args[0], TASKS)
+    if args[0] == "redraw":
+        redraw_results(args[1:])
+        return
+    task = choose("task", args[0], (*TASKS, "redraw"))
     run_task(task, args[1:], f"tasks.py {task}")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl_coordconv.cli import gather_list, parse_dataclass
-from rl_coordconv.errors import needs
+from rl_coordconv.errors import UserError, needs
 
 TASKS = {
     "toy": ("rl_coordconv.tasks.toy.config", "ToyConfig"),
@@ -44,3 +44,17 @@ def run_task(name: str, args: Sequence[str], prog: str) -> list[Path]:
         print(f"wrote {folder / 'results.json'} and {folder / 'figure.png'}")
     print(f"  tensorboard --logdir {folders[0] if len(folders) == 1 else folders[0].parents[1]}")
     return folders
+
+
+def redraw_results(files: Sequence[str]) -> None:
+    """
+    Draw the measurements in results again, a picture beside each file.
+
+    :param files: Each the ``results.json`` of an experiment, by whatever name
+    :raises UserError: There is none, or one is no such file
+    """
+    if not files:
+        raise UserError("redraw needs files: results.json of one experiment or more")
+    figures = importlib.import_module("rl_coordconv.tasks.figures")
+    for file in files:
+        print(f"wrote {figures.redraw(Path(file))}")

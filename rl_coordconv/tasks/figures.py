@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import atomic_path
 
 
@@ -39,8 +41,31 @@ def draw_measurements(figure: Any, results: dict[str, Any], measurements: Sequen
         axes.grid(alpha=0.3, axis="y")
 
 
-def save(figure: Figure, folder: Path) -> None:
-    """Write ``figure.png`` into an experiment's folder."""
-    with atomic_path(folder / "figure.png") as temporary:
+def redraw(file: Path) -> Path:
+    """
+    Draw the measurements of a ``results.json`` again, with nothing else at hand, and return the picture.
+
+    :param file: As an experiment writes it; the picture gets its name with ``.png``
+    :raises UserError: It is not there, or not an experiment's results
+    """
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        first = next(iter(results["summary"].values()))
+        shown = [
+            key for key in first if all(arm[key]["mean"] is not None for arm in results["summary"].values())
+        ]
+        figure = plt.figure(figsize=(1.8 * len(shown), 2.8), layout="constrained")
+        draw_measurements(figure, results, shown)
+    except OSError as error:
+        raise UserError(f"'{file}' cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        raise UserError(f"'{file}' is not the results.json of an experiment") from None
+    save(figure, file.parent, f"{file.stem}.png")
+    return file.with_suffix(".png")
+
+
+def save(figure: Figure, folder: Path, name: str = "figure.png") -> None:
+    """Write a figure into a folder, an experiment's ``figure.png`` by default."""
+    with atomic_path(folder / name) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)

@@ -22,7 +22,7 @@ def summarise(runs: dict[str, dict[int, Numbers]]) -> dict[str, dict[str, dict[s
 
     :param runs: Measurements by arm and seed, the baseline first
     :return: ``{arm: {measurement: {"mean", "interval", "gain", "gain_interval"}}}``; intervals are None with
-        fewer than two seeds, everything is None where a run could not measure
+        fewer than three seeds, everything is None where a run could not measure
     """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     baseline = next(iter(runs))

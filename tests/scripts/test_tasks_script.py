@@ -40,6 +40,7 @@ def test_gan_leaves_results_figure_and_tensorboard(
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     scalars = curves(folder / "coordconv" / "seed2")
     assert [step for step, _ in scalars["coverage/well_formed"]] == [2, 4]
+    assert (folder / "walk_coordconv.gif").read_bytes().startswith(b"GIF8")
     # Started again, everything is there: same numbers, no second training.
     before = (folder / "plain" / "seed1" / "result.json").stat().st_mtime_ns
     assert script("tasks", "gan", *options) == 0
@@ -59,16 +60,27 @@ def test_detection_leaves_results_figure_and_tensorboard(
     assert results["digits"] == {"train": 1438, "test": 359}
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "test/map" in curves(folder / "plain" / "seed1")
+    (tmp_path / "kept.json").write_bytes((folder / "results.json").read_bytes())
+    assert script("tasks", "redraw", "kept.json") == 0
+    assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["gam"], "unknown task 'gam': use one of toy, gan, detect (did you mean 'gan'?)"),
+        (["gam"], "unknown task 'gam': use one of toy, gan, detect, redraw (did you mean 'gan'?)"),
         (["gan", "--seeds"], "seeds is empty: give one or more, as in --seeds 1 2 3"),
         (["gan", "--steps", "0"], "steps is 0: it must be 1 or more"),
         (["gan", "--image-size", "40"], "image_size is 40: it must be one of 16, 32, 64, 128"),
         (["gan", "--batch-size", "1"], "batch_size is 1"),
+        (["gan", "--init", "hee"], "unknown init 'hee'"),
+        (["gan", "--stop-at", "2"], "stop_at is 2.0: it must be above 0 and at most 1"),
+        (["redraw"], "redraw needs files"),
+        (["redraw", "nowhere.json"], "'nowhere.json' cannot be read"),
+        (["redraw", __file__], "is not the results.json of an experiment"),
+        (["detect", "--scenes", "croped"], "did you mean 'cropped'?"),
+        (["detect", "--scenes", "cropped"], "it needs --detector released"),
+        (["detect", "--labels", "boxes"], "unknown labels 'boxes'"),
         (["gan", "--eval-images", "10"], "eval_images is 10: it must be 64 or more"),
         (["gan", "--lr-generator", "0"], "lr_generator is 0.0: it must be above 0"),
         (["gan", "--stepps", "5"], "unknown option 'stepps' (did you mean 'steps'?)"),

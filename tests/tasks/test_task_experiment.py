@@ -60,7 +60,7 @@ def test_a_stopped_experiment_goes_on_with_the_run_that_was_not_finished(tmp_pat
     results = json.loads((tmp_path / "task" / "results.json").read_text())
     # Both arms start from the same seed.
     assert results["runs"]["plain"]["2"]["score"] == results["runs"]["coordconv"]["2"]["score"]
-    assert results["summary"]["coordconv"]["score"]["gain_interval"] == [0, 0]
+    assert results["summary"]["coordconv"]["score"]["gain"] == 0
     assert results["fact"] == 1
     assert config.samples("coordconv", 2)["x"].tolist() == [0, 1]
     assert (tmp_path / "task" / "figure.png").exists()

@@ -8,6 +8,8 @@ compiled part must match PyTorch's build exactly; these need nothing but PyTorch
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,45 +38,32 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     return common / union.clamp(min=1e-9)
 
 
-def nms_keep(boxes: Tensor, threshold: float) -> Tensor:
-    """
-    Return which boxes greedy non-maximum suppression keeps.
-
-    :param boxes: ``(..., n, 4)``, best score first
-    :param threshold: A box goes when it overlaps a better one that stays by more than this IOU
-    :return: ``(..., n) bool``
-    """
-    rank = torch.arange(boxes.shape[-2], device=boxes.device)
-    suppresses = (pairwise_iou(boxes, boxes) > threshold) & (rank[:, None] < rank)
-    keep = torch.ones(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
-    # Whether box i stays depends on better boxes only, so each round settles at least one more box; in
-    # practice a few rounds settle all, and a round is one matrix operation instead of n small ones.
-    while True:
-        updated = ~(suppresses & keep[..., None]).any(-2)
-        if torch.equal(updated, keep):
-            return keep
-        keep = updated
-
-
 def top_boxes(
-    boxes: Tensor, scores: Tensor, threshold: float, before: int, after: int
+    boxes: Tensor, scores: Tensor, threshold: float, most: int, competing: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """
-    Return the best boxes that non-maximum suppression keeps.
+    Return the best boxes that greedy non-maximum suppression keeps.
 
     :param boxes: ``(batch, n, 4)``
     :param scores: ``(batch, n)``
-    :param threshold: IOU above which the worse box goes
-    :param before: Boxes by score that compete
-    :param after: Boxes returned per image
-    :return: Boxes ``(batch, after, 4)`` and scores ``(batch, after)``, best first; where fewer are kept, the
-        rest has score ``-inf``
+    :param threshold: A box goes when it overlaps a better one that stays by more than this IOU
+    :param most: Boxes returned per image
+    :param competing: Only this many boxes by score take part (default: all), which is faster
+    :return: Boxes ``(batch, most or n, 4)`` and scores ``(batch, most or n)``, best first; where fewer are
+        kept, the rest has score ``-inf``
     """
-    scores, order = scores.topk(min(before, scores.shape[1]), dim=1)
-    boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-    scores = scores.masked_fill(~nms_keep(boxes, threshold), -torch.inf)
-    scores, order = scores.topk(min(after, scores.shape[1]), dim=1)
-    return boxes.gather(1, order[..., None].expand(-1, -1, 4)), scores
+    if competing is not None:
+        scores, order = scores.topk(min(competing, scores.shape[1]), dim=1)
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    kept, kept_scores = [], []
+    for _ in range(min(most, scores.shape[1])):
+        best, index = scores.max(1, keepdim=True)
+        box = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        suppressed = (pairwise_iou(boxes, box)[..., 0] > threshold).scatter(1, index, True)
+        scores = scores.masked_fill(suppressed, -torch.inf)
+        kept.append(box)
+        kept_scores.append(best)
+    return torch.cat(kept, 1), torch.cat(kept_scores, 1)
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -90,34 +79,31 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([shift, (size / anchor_size).log()], dim=-1)
 
 
-def decode(deltas: Tensor, anchors: Tensor, size: int) -> Tensor:
+def decode(deltas: Tensor, anchors: Tensor, size: float) -> Tensor:
     """
     Return the boxes that a network means, clipped to the image; the inverse of :func:`encode`.
 
     :param deltas: ``(..., 4)``
     :param anchors: ``(..., 4)``
-    :param size: Height and width of the image
+    :param size: Height and width of the image; ``inf`` does not clip
     """
     anchor_size = anchors[..., 2:] - anchors[..., :2]
     centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * anchor_size
     half = anchor_size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() / 2
-    return torch.cat([centre - half, centre + half], dim=-1).clamp(0, size)
+    boxes = torch.cat([centre - half, centre + half], dim=-1)
+    return boxes if size == math.inf else boxes.clamp(0, size)
 
 
-def make_anchors(
-    size: int, stride: int, sides: tuple[int, ...], device: torch.device | None = None
-) -> Tensor:
+def make_anchors(middles: Tensor, sides: tuple[int, ...]) -> Tensor:
     """
     Return anchors of all combinations of ``sides``, centred on each place of a feature map.
 
-    :param size: Height and width of the image
-    :param stride: Pixels per place
+    :param middles: Where the places of a row, and of a column, stand in pixels, ``(places,)``
     :param sides: Widths, and heights, in pixels
     :return: ``(places along y * places along x * len(sides)², 4)``, in this order of axes
     """
-    middles = (torch.arange(size // stride, device=device) + 0.5) * stride
     y, x = torch.meshgrid(middles, middles, indexing="ij")
-    lengths = torch.tensor(sides, device=device, dtype=torch.float32)
+    lengths = torch.tensor(sides, device=middles.device, dtype=torch.float32)
     height, width = torch.meshgrid(lengths, lengths, indexing="ij")
     half = torch.stack([width, height], dim=-1).view(1, -1, 2) / 2
     centres = torch.stack([x, y], dim=-1).view(-1, 1, 2)

@@ -12,7 +12,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from rl_coordconv.tasks.detection.boxes import pairwise_iou
-from rl_coordconv.tasks.detection.detector import CLASSES, Detections
+from rl_coordconv.tasks.detection.detector import CLASSES
+from rl_coordconv.tasks.detection.proposals import Detections
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 SHOWN_SCORE = 0.5
@@ -26,6 +27,17 @@ def best_iou(boxes: Tensor, truth: Tensor) -> float:
     :param truth: ``(canvases, digits, 4)``
     """
     return float(pairwise_iou(boxes, truth).amax(1).mean())
+
+
+def iou_of_boxes(boxes: Tensor, scores: Tensor, truth: Tensor) -> float:
+    """
+    Return how well a box fits the digit that it fits best, averaged over boxes, as the released code does.
+
+    :param boxes: ``(canvases, boxes, 4)``
+    :param scores: ``(canvases, boxes)``; ``-inf`` marks an empty place, which does not count
+    :param truth: ``(canvases, digits, 4)``
+    """
+    return float(pairwise_iou(boxes, truth).amax(2)[scores > -torch.inf].mean())
 
 
 def match(detections: Detections, truth: Tensor, threshold: float) -> Tensor:

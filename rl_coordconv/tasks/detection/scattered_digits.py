@@ -21,6 +21,8 @@ HEIGHTS = (15, 25)
 WIDTHS = (10, 25)
 TRIES = 64
 ALLOWED_OVERLAP = 0.1
+SCENES = ("inside", "cropped")
+DRAWN = 120 / 64  # side of what is drawn, in sides of the cropped canvas
 RENDERED_AT_ONCE = 500
 
 
@@ -59,26 +61,40 @@ def check_canvas(size: int, digits: int) -> None:
         raise UserError(f"canvas_size is {size}: it must be a multiple of 4, e.g. {size + 4 - size % 4}")
 
 
-def make_canvases(digits: Digits, count: int, size: int, per_canvas: int, seed: int) -> Canvases:
+def make_canvases(
+    digits: Digits, count: int, size: int, per_canvas: int, seed: int, scenes: str = "inside"
+) -> Canvases:
     """
     Scatter digits.
+
+    ``inside`` puts whole digits where they cover little of each other, in their own proportions. ``cropped``
+    is what is known of the paper's data: on a canvas of 120 pixels for 64, anywhere, height and width drawn
+    apart, ink added up; the middle is cut out, so that boxes reach beyond the canvas or lie off it.
 
     :param digits: Where to take them from
     :param count: Canvases
     :param size: Height and width of a canvas in pixels
     :param per_canvas: Digits on each
     :param seed: The same seed gives the same canvases
+    :param scenes: inside or cropped
     :raises UserError: The canvases are too small
     """
     check_canvas(size, per_canvas)
+    cropped = scenes == "cropped"
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(digits), (count, per_canvas), generator=generator)
     heights = HEIGHTS[0] + (HEIGHTS[1] - HEIGHTS[0]) * torch.rand(count, per_canvas, generator=generator)
-    sizes = torch.stack([(heights * digits.aspects[chosen]).clamp(*WIDTHS), heights], dim=-1)
-    boxes = place(sizes, size, generator)
+    if cropped:
+        widths = HEIGHTS[0] + (HEIGHTS[1] - HEIGHTS[0]) * torch.rand(count, per_canvas, generator=generator)
+        extent = torch.stack([widths, heights], dim=-1)
+        low = torch.rand(count, per_canvas, 2, generator=generator) * (size * DRAWN - extent)
+        boxes = torch.cat([low, low + extent], dim=-1) - size * (DRAWN - 1) / 2
+    else:
+        sizes = torch.stack([(heights * digits.aspects[chosen]).clamp(*WIDTHS), heights], dim=-1)
+        boxes = place(sizes, size, generator)
     images = torch.cat(
         [
-            paint(digits.crops[index], part, size)
+            paint(digits.crops[index], part, size, add=cropped)
             for index, part in zip(chosen.split(RENDERED_AT_ONCE), boxes.split(RENDERED_AT_ONCE), strict=True)
         ]
     )
@@ -126,13 +142,14 @@ def covered(tries: Tensor, boxes: Tensor) -> Tensor:
     return (common / torch.minimum(areas(tries)[:, :, None], areas(boxes)[:, None])).amax(-1)
 
 
-def paint(crops: Tensor, boxes: Tensor, size: int) -> Tensor:
+def paint(crops: Tensor, boxes: Tensor, size: int, add: bool = False) -> Tensor:
     """
     Draw crops into their boxes.
 
     :param crops: ``(canvases, digits, side, side)`` in [0, 1]
     :param boxes: ``(canvases, digits, 4)``
     :param size: Height and width of a canvas
+    :param add: Add overlapping ink up; else the brighter one is seen
     :return: ``(canvases, 1, size, size) uint8``
     """
     middles = torch.arange(size) + 0.5
@@ -144,4 +161,5 @@ def paint(crops: Tensor, boxes: Tensor, size: int) -> Tensor:
         crops.flatten(0, 1)[:, None], grid.flatten(0, 1), padding_mode="border", align_corners=False
     )
     digits = ink.view(*crops.shape[:2], size, size) * inside
-    return (digits.amax(1, keepdim=True) * 255).round().to(torch.uint8)
+    seen = digits.sum(1, keepdim=True).clamp(max=1) if add else digits.amax(1, keepdim=True)
+    return (seen * 255).round().to(torch.uint8)

@@ -12,18 +12,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rl_coordconv.errors import UserError
-from rl_coordconv.tasks.detection.detector import ARMS, DETECTIONS, Detections, Detector
+from rl_coordconv.errors import UserError, choose
+from rl_coordconv.tasks.detection.detector import Detector
 from rl_coordconv.tasks.detection.digit_images import Digits, load_digits
 from rl_coordconv.tasks.detection.figures import draw_detection
-from rl_coordconv.tasks.detection.metrics import best_iou, matched_numbers, mean_average_precision
-from rl_coordconv.tasks.detection.scattered_digits import Canvases, check_canvas, make_canvases
+from rl_coordconv.tasks.detection.metrics import (
+    best_iou,
+    iou_of_boxes,
+    matched_numbers,
+    mean_average_precision,
+)
+from rl_coordconv.tasks.detection.proposals import (
+    DETECTIONS,
+    LABELS,
+    PAPER_NMS,
+    Detections,
+    ProposalNetwork,
+    ReleasedProposalNetwork,
+)
+from rl_coordconv.tasks.detection.scattered_digits import SCENES, Canvases, check_canvas, make_canvases
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.seed_statistics import Numbers
 
 TEST_SEED_STEP = 1_000_000
-PAPER_NMS, PAPER_PROPOSALS = 0.8, 10
 SHOWN = 8
+ARMS = ("plain", "coordconv")
+DETECTORS: dict[str, type[ProposalNetwork]] = {"two-stage": Detector, "released": ReleasedProposalNetwork}
+OPTIMIZERS = ("adam", "sgd")
+COORD_INITS = ("concat", "zeros")
 
 
 @dataclass(kw_only=True)
@@ -43,11 +59,18 @@ class DetectionConfig(Experiment):
         width: Channels of the first convolution (32 in the paper)
         epochs: Passes through the training canvases
         batch_size: Canvases per training step (1 in the paper)
-        lr: Adam's learning rate at the start; it falls to 0 along a cosine
+        lr: Learning rate at the start (0.001 in the released code)
+        optimizer: adam, whose rate falls to 0 along a cosine, or sgd with momentum 0.9 at a constant rate
+            (the released code's)
+        detector: two-stage, or released: the proposal network of the paper's released code, without classes
+        scenes: inside (whole digits), or cropped as the paper's data, with boxes that reach off the canvas
+        labels: What is compared with digits in training: anchors, or decoded boxes as in the released code
+        coord_init: Start of the coordinates' weights: concat (as others) or zeros
     """
 
     measurements: ClassVar = (
         "proposal_iou",
+        "released_iou",
         "iou@0.5",
         "recall@0.5",
         "iou@0.7",
@@ -66,10 +89,22 @@ class DetectionConfig(Experiment):
     epochs: int = 3
     batch_size: int = 16
     lr: float = 1e-3
+    optimizer: str = "adam"
+    detector: str = "two-stage"
+    scenes: str = "inside"
+    labels: str = "anchors"
+    coord_init: str = "concat"
 
     def check(self) -> None:
         """Refuse options that cannot be run, before anything is written."""
+        choose("optimizer", self.optimizer, OPTIMIZERS)
+        choose("detector", self.detector, DETECTORS)
+        choose("scenes", self.scenes, SCENES)
+        choose("labels", self.labels, LABELS)
+        choose("coord_init", self.coord_init, COORD_INITS)
         super().check()
+        if (self.scenes, self.detector) == ("cropped", "two-stage"):
+            raise UserError("scenes cropped has boxes off the canvas: it needs --detector released")
         if self.per_canvas > DETECTIONS:
             raise UserError(
                 f"per_canvas is {self.per_canvas}: the detector finds {DETECTIONS} digits at most"
@@ -95,10 +130,32 @@ class DetectionConfig(Experiment):
         return load_digits(self.digits)
 
     def facts(self) -> dict[str, Any]:
-        networks = {arm: Detector(self.canvas_size, self.width, arm == "coordconv") for arm in ARMS}
+        networks = {arm: self.make_network(arm) for arm in ARMS}
         counts = {arm: sum(weight.numel() for weight in net.parameters()) for arm, net in networks.items()}
         train, test = self.pictures
         return {"parameters": counts, "digits": {"train": len(train), "test": len(test)}}
+
+    def make_network(self, arm: str) -> ProposalNetwork:
+        """Return a new network of an arm."""
+        return DETECTORS[self.detector](
+            self.canvas_size,
+            self.width,
+            arm == "coordconv",
+            labels=self.labels,
+            coord_init=self.coord_init,  # type: ignore[arg-type]  # checked
+            clip=self.scenes == "inside",
+        )
+
+    def make_optimizer(
+        self, network: ProposalNetwork
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Return the optimizer and the schedule of its learning rate."""
+        if self.optimizer == "sgd":
+            sgd = torch.optim.SGD(network.parameters(), self.lr, momentum=0.9)
+            return sgd, torch.optim.lr_scheduler.ConstantLR(sgd, 1)
+        adam = torch.optim.Adam(network.parameters(), self.lr)
+        # At a constant rate boxes keep jumping by a pixel from step to step, which hides what arms differ by.
+        return adam, torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
 
     def train(self, run: Run) -> Outcome:
         return train_detector(self, self.pictures, run)
@@ -117,20 +174,19 @@ def train_detector(config: DetectionConfig, digits: tuple[Digits, Digits], run: 
     :return: Measurements after the last epoch; canvases with their detections for the figure
     """
     sizes = (config.canvas_size, config.per_canvas)
-    canvases = make_canvases(digits[0], config.train_canvases, *sizes, run.seed)
-    test = make_canvases(digits[1], config.test_canvases, *sizes, run.seed + TEST_SEED_STEP)
-    detector = Detector(config.canvas_size, config.width, run.arm == "coordconv").to(run.device)
-    optimiser = torch.optim.Adam(detector.parameters(), config.lr)
-    # At a constant rate boxes keep jumping by a pixel from step to step, which hides what arms differ by.
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
+    canvases = make_canvases(digits[0], config.train_canvases, *sizes, run.seed, config.scenes)
+    test_seed = run.seed + TEST_SEED_STEP
+    test = make_canvases(digits[1], config.test_canvases, *sizes, test_seed, config.scenes)
+    detector = config.make_network(run.arm).to(run.device)
+    optimizer, schedule = config.make_optimizer(detector)
     step = 0
     for _ in range(config.epochs):
         for batch in torch.randperm(len(canvases)).split(config.batch_size):
             losses = detector.losses(*to_device(canvases, batch, run.device))
             total = torch.stack(list(losses.values())).sum()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             total.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             step += 1
             if step % 20 == 0:
@@ -158,28 +214,35 @@ def to_device(canvases: Canvases, index: Tensor, device: torch.device) -> tuple[
 
 
 @torch.no_grad()
-def measure(detector: Detector, test: Canvases, device: torch.device) -> tuple[Numbers, Detections]:
+def measure(network: ProposalNetwork, test: Canvases, device: torch.device) -> tuple[Numbers, Detections]:
     """
     Return all measurements on test canvases, and the detections on the CPU.
 
-    ``proposal_iou`` is closest to the paper's: the best of ten proposals (suppression at 0.8) per digit.
+    Of ten proposals (suppression at 0.8), ``proposal_iou`` takes the best for each digit and averages over
+    digits; ``released_iou``, as the released code does, the best digit for each and averages over proposals.
 
-    :param detector: Trained
+    :param network: Trained; without a second stage, what needs one is None
     :param test: Canvases
-    :param device: Where the detector is
+    :param device: Where the network is
     """
-    proposals, found = [], []
+    proposed, found = [], []
     for index in torch.arange(len(test)).split(250):
         images = to_device(test, index, device)[0]
-        first = detector.first_stage(images)
-        proposals.append(detector.proposals(first, PAPER_NMS, PAPER_PROPOSALS).cpu())
-        found.append(detector.detect(images))
+        proposed.append(network.proposals(network.first_stage(images), PAPER_NMS, DETECTIONS))
+        found.append(network.detect(images))
+    proposals, scores = (torch.cat(parts).cpu() for parts in zip(*proposed, strict=True))
     detections = Detections(
         *(torch.cat([getattr(part, key) for part in found]).cpu() for key in ("boxes", "scores", "labels"))
     )
-    numbers: Numbers = {"proposal_iou": best_iou(torch.cat(proposals), test.boxes)}
+    numbers: Numbers = {
+        "proposal_iou": best_iou(proposals, test.boxes),
+        "released_iou": iou_of_boxes(proposals, scores, test.boxes),
+    }
     numbers |= matched_numbers(detections, test.boxes)
-    numbers |= mean_average_precision(detections, test.boxes, test.labels)
+    if isinstance(network, Detector):
+        numbers |= mean_average_precision(detections, test.boxes, test.labels)
+    else:
+        numbers |= {"map": None, "map50": None}
     return numbers, detections
 
 

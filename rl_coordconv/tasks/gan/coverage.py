@@ -19,6 +19,7 @@ from rl_coordconv.tasks.gan.sort_of_clevr import COLOURS, half_size
 
 CELLS = 8
 PAIRS_COMPARED = 2000
+ENOUGH_PAIRS = 20
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,17 @@ def histogram(centres: np.ndarray, size: int, cells: int = CELLS) -> np.ndarray:
     return counts.reshape(cells, cells)
 
 
+def difference_histogram(pairs: np.ndarray, size: int) -> np.ndarray:
+    """
+    Count differences of two centres in cells over the square in which the data's differences lie.
+
+    :param pairs: ``(images, x and y of red, x and y of blue)`` in pixels
+    :param size: Height and width of the images
+    :return: ``(cells along y, cells along x) int64``
+    """
+    return histogram((pairs[:, :2] - pairs[:, 2:]) / 2 + size / 2, size)
+
+
 def entropy(counts: np.ndarray) -> float:
     """Return the entropy of a histogram in nats; 0 for an empty one."""
     shares = counts[counts > 0] / max(counts.sum(), 1)
@@ -124,12 +136,14 @@ def coverage(found: Found, data: Found, size: int) -> dict[str, float | None]:
     Compare where objects stand on generated images with where they stand on data.
 
     Per colour, then averaged: every image with one object of that colour has a say. The joint distance needs
-    both objects, so it uses well-formed images only and is None with fewer than 20 of them.
+    both objects, so it uses well-formed images only and is None with fewer than 20 of them; so does the
+    entropy of the difference of the two centres, which tells whether each object moves for itself.
 
     :param found: Objects of generated images
     :param data: Objects of as many images of data
     :param size: Height and width of the images
     :return: ``well_formed`` (share of images), ``entropy_ratio`` (1: as spread out as the data),
+        ``difference_entropy_ratio`` (the same of red centre less blue centre),
         ``cells_visited`` (share of the data's cells), ``total_variation`` (0: the data's distribution), and
         ``joint_distance`` (energy distance of both centres together, 0: the data's)
     """
@@ -143,10 +157,31 @@ def coverage(found: Found, data: Found, size: int) -> dict[str, float | None]:
         visited.append(float((here > 0)[there > 0].mean()))
         variations.append(total_variation(here, there))
     pairs, reference = (side.centres[side.well_formed].reshape(-1, 4) for side in (found, data))
+    enough = len(pairs) >= ENOUGH_PAIRS
+    differences = [entropy(difference_histogram(side, size)) for side in (pairs, reference)]
     return {
         "well_formed": float(found.well_formed.mean()),
         "entropy_ratio": float(np.mean(ratios)),
+        "difference_entropy_ratio": differences[0] / max(differences[1], 1e-12) if enough else None,
         "cells_visited": float(np.mean(visited)),
         "total_variation": float(np.mean(variations)),
-        "joint_distance": energy_distance(pairs, reference) if len(pairs) >= 20 else None,
+        "joint_distance": energy_distance(pairs, reference) if enough else None,
+    }
+
+
+def walk_scores(found: Found, steps: int) -> dict[str, float | None]:
+    """
+    Score latent walks: does every frame show both objects, and do these move or jump?
+
+    :param found: Objects on the frames of the walks, one walk after the other
+    :param steps: Frames of a walk
+    :return: ``walk_well_formed`` (share of frames), ``walk_largest_jump`` (largest way of a centre
+        between two successive frames that both show it, in pixels, averaged over walks; None without such)
+    """
+    centres = found.centres.reshape(-1, steps, len(COLOURS), 2)
+    ways = np.linalg.norm(np.diff(centres, axis=1), axis=-1).reshape(len(centres), -1)
+    seen = ways[~np.isnan(ways).all(axis=1)]
+    return {
+        "walk_well_formed": float(found.well_formed.mean()),
+        "walk_largest_jump": float(np.nanmax(seen, axis=1).mean()) if len(seen) else None,
     }

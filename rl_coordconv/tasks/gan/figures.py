@@ -1,12 +1,15 @@
-"""The GAN's figure: samples, latent walks, where the objects stand, and measurements with intervals."""
+"""The GAN's figure: samples, latent walks, the mean image, where the objects stand, and measurements."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from PIL import Image
 
+from rl_coordconv.runs.folder import atomic_path
 from rl_coordconv.tasks.experiment import Experiment
 from rl_coordconv.tasks.figures import draw_measurements, plt, save
 from rl_coordconv.tasks.gan.coverage import histogram
@@ -17,7 +20,8 @@ MAPS = ("Reds", "Blues")
 
 def draw_gan(experiment: Experiment, results: dict[str, Any]) -> None:
     """
-    Draw samples, latent walks and where the objects stand, for the data and each arm; measurements below.
+    Draw samples, latent walks, the mean image and where the objects stand, for the data and each arm;
+    measurements below. Beside it stands ``walk_<arm>.gif``, a film of the walks.
 
     :param experiment: With finished runs
     :param results: Its ``results.json``
@@ -26,7 +30,7 @@ def draw_gan(experiment: Experiment, results: dict[str, Any]) -> None:
     rows = len(arms) + 1
     figure = plt.figure(figsize=(12, 1.9 * rows + 2.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.9 * rows, 2.6], squeeze=False)[:, 0]
-    axes = top.subplots(rows, 4, width_ratios=[1.6, 2.2, 1, 1])
+    axes = top.subplots(rows, 5, width_ratios=[1.6, 2.2, 1, 1, 1])
     for row, name in zip(axes, ("data", *arms), strict=True):
         loaded = [experiment.samples(arms[0] if name == "data" else name, seed) for seed in experiment.seeds]
         prefix = "data_" if name == "data" else ""
@@ -34,13 +38,17 @@ def draw_gan(experiment: Experiment, results: dict[str, Any]) -> None:
         if name == "data":
             row[1].axis("off")
         else:
-            show_sheet(row[1], loaded[0]["walk"], 10)
+            walks = loaded[0]["walk"]
+            show_sheet(row[1], walks[::3][: len(walks) // 3 // 10 * 10][:40], 10)
+            save_film(walks, experiment.folder / f"walk_{name}.gif")
+        show_sheet(row[2], loaded[0][prefix + "mean_image"], 1)
         centres = np.concatenate([samples[prefix + "centres"] for samples in loaded])
         size = results["options"]["image_size"]
         for column, (colour, palette) in enumerate(zip(COLOURS, MAPS, strict=True)):
-            show_places(row[2 + column], centres[:, column], size, palette)
-            row[2 + column].set_title(f"{colour} centres" if name == "data" else "", fontsize=9)
+            show_places(row[3 + column], centres[:, column], size, palette)
+            row[3 + column].set_title(f"{colour} centres" if name == "data" else "", fontsize=9)
         row[0].set_title(f"{name}: samples", fontsize=9)
+        row[2].set_title("mean image" if name == "data" else "", fontsize=9)
         row[1].set_title("" if name == "data" else f"{name}: latent walks", fontsize=9)
     draw_measurements(bottom, results, experiment.measurements)
     save(figure, experiment.folder)
@@ -53,6 +61,15 @@ def show_sheet(axes: Axes, images: np.ndarray, columns: int) -> None:
     sheet = framed.reshape(-1, columns, *framed.shape[1:]).transpose(0, 2, 1, 3, 4)
     axes.imshow(sheet.reshape(sheet.shape[0] * sheet.shape[1], -1, images.shape[-1]))
     axes.axis("off")
+
+
+def save_film(frames: np.ndarray, path: Path) -> None:
+    """Write ``(images, height, width, channels) uint8`` as a film that repeats."""
+    pictures = [Image.fromarray(frame).resize((128, 128), Image.Resampling.NEAREST) for frame in frames]
+    with atomic_path(path) as temporary:
+        pictures[0].save(
+            temporary, "GIF", save_all=True, append_images=pictures[1:], duration=100, loop=0, optimize=True
+        )
 
 
 def show_places(axes: Axes, centres: np.ndarray, size: int, palette: str) -> None:

@@ -37,26 +37,29 @@ def check_image_size(image_size: int) -> None:
         raise UserError(f"image_size is {image_size}: it must be one of {', '.join(map(str, IMAGE_SIZES))}")
 
 
-def build_gan(arm: str, image_size: int, width: int, latent: int) -> tuple[nn.Module, nn.Module]:
+def build_gan(
+    arm: str, image_size: int, width: int, latent: int, init: str = "dcgan"
+) -> tuple[nn.Module, nn.Module]:
     """
-    Make both networks of an arm, with DCGAN's initial weights.
+    Make both networks of an arm.
 
     :param arm: One of :data:`ARMS`
     :param image_size: Height and width of the images, one of :data:`IMAGE_SIZES`
     :param width: Channels of the layers next to the image; they double towards 4×4
     :param latent: Numbers in a latent vector
+    :param init: One of :data:`INITS`; with ``he`` the paper's CoordConv generator has no batch norm, as there
     :return: Generator ``(batch, latent) -> (batch, 3, size, size)`` in [-1, 1], and discriminator
         ``(batch, 3, size, size) -> (batch,)`` logits
     """
     coordinates = arm != "plain"
     generator: nn.Module
     if arm == "coordconv-1x1":
-        generator = PixelwiseGenerator(image_size, width, latent)
+        generator = PixelwiseGenerator(image_size, width, latent, batch_norm=init == "dcgan")
     else:
         generator = upsampling_generator(image_size, width, latent, coordinates)
     discriminator = make_discriminator(image_size, width, coordinates)
-    generator.apply(dcgan_weights)
-    discriminator.apply(dcgan_weights)
+    generator.apply(INITS[init])
+    discriminator.apply(INITS[init])
     return generator, discriminator
 
 
@@ -87,17 +90,24 @@ class PixelwiseGenerator(nn.Module):
     :param image_size: Height and width of the images
     :param width: Channels of the last layers; 64 in the paper
     :param latent: Numbers in a latent vector
+    :param batch_norm: Normalise between the layers
     """
 
-    def __init__(self, image_size: int, width: int, latent: int) -> None:
+    def __init__(self, image_size: int, width: int, latent: int, batch_norm: bool = True) -> None:
         super().__init__()
         self.image_size = image_size
-        layers: list[nn.Module] = [CoordConv2d(latent, 8 * width, 1, bias=False)]
+        layers: list[nn.Module] = [CoordConv2d(latent, 8 * width, 1, bias=not batch_norm)]
+
+        def activate(channels: int) -> list[nn.Module]:
+            norm: list[nn.Module] = [nn.BatchNorm2d(channels)] if batch_norm else []
+            return [*norm, nn.ReLU(inplace=True)]
+
         shapes = [(8, 4, 1), (4, 4, 1), (4, 2, 1), (2, 1, 1), (1, 1, 3), (1, 1, 3)]
         for before, after, kernel in shapes:
-            layers += [nn.BatchNorm2d(before * width), nn.ReLU(inplace=True)]
-            layers.append(nn.Conv2d(before * width, after * width, kernel, padding=kernel // 2, bias=False))
-        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, 3, 1), nn.Tanh()]
+            layers += activate(before * width)
+            size = (before * width, after * width, kernel)
+            layers.append(nn.Conv2d(*size, padding=kernel // 2, bias=not batch_norm))
+        layers += [*activate(width), nn.Conv2d(width, 3, 1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -140,3 +150,19 @@ def dcgan_weights(module: nn.Module) -> None:
         module.weight.normal_(0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         module.weight.normal_(1, 0.02)
+
+
+@torch.no_grad()
+def he_weights(module: nn.Module) -> None:
+    """Set He's initial weights (arXiv:1502.01852): they keep the scale through layers with ReLU."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        # A transposed convolution's weight has inputs first, which PyTorch takes for outputs.
+        transposed = isinstance(module, nn.ConvTranspose2d)
+        nn.init.kaiming_normal_(
+            module.weight, mode="fan_out" if transposed else "fan_in", nonlinearity="relu"
+        )
+        if module.bias is not None:
+            module.bias.zero_()
+
+
+INITS = {"dcgan": dcgan_weights, "he": he_weights}

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, choose
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
-from rl_coordconv.tasks.gan.coverage import Found, coverage, find_objects
+from rl_coordconv.tasks.gan.coverage import coverage, find_objects, walk_scores
 from rl_coordconv.tasks.gan.figures import draw_gan
-from rl_coordconv.tasks.gan.models import ARMS, build_gan, check_image_size
-from rl_coordconv.tasks.gan.sort_of_clevr import Scenes, make_scenes, render
+from rl_coordconv.tasks.gan.models import ARMS, INITS, build_gan, check_image_size
+from rl_coordconv.tasks.gan.sort_of_clevr import make_scenes, render
 from rl_coordconv.tasks.seed_statistics import Numbers
 
 DATA_SEED_STEP = 1_000_000
-WALK_ROWS, WALK_STEPS = 4, 10
+WALKS, WALK_STEPS = 32, 32
 SAMPLES_SHOWN = 64
 
 
@@ -42,15 +42,24 @@ class GanConfig(Experiment):
         lr_discriminator: Adam's learning rate
         eval_every: Steps between measurements for TensorBoard
         eval_images: Generated images per measurement
+        generator_steps: Updates of the generator per training step (2 in the paper)
+        init: Initial weights: dcgan, or he (the paper's, where its own generator has no batch norm)
+        stop_at: Share of well-formed images at which a run stops, so that arms compare at the same quality
+            (null: after all steps)
         paper_generator: Also train the paper's own CoordConv generator, six times slower on a CPU
     """
 
     measurements: ClassVar = (
         "well_formed",
         "entropy_ratio",
+        "difference_entropy_ratio",
         "cells_visited",
         "total_variation",
         "joint_distance",
+        "mean_image_distance",
+        "walk_well_formed",
+        "walk_largest_jump",
+        "steps",
     )
     free: ClassVar = (*Experiment.free, "paper_generator")
 
@@ -65,10 +74,16 @@ class GanConfig(Experiment):
     lr_discriminator: float = 1e-4
     eval_every: int = 500
     eval_images: int = 2_000
+    generator_steps: int = 1
+    init: str = "dcgan"
+    stop_at: float | None = None
     paper_generator: bool = False
 
     def check(self) -> None:
         """Refuse options that cannot be run, before anything is written."""
+        choose("init", self.init, INITS)
+        if self.stop_at is not None and not 0 < self.stop_at <= 1:
+            raise UserError(f"stop_at is {self.stop_at}: it must be above 0 and at most 1")
         super().check()
         check_image_size(self.image_size)
         if self.batch_size < 2:
@@ -86,7 +101,7 @@ class GanConfig(Experiment):
 
     def facts(self) -> dict[str, Any]:
         fresh = find_objects(render(make_scenes(self.eval_images, self.image_size, 2 * DATA_SEED_STEP)))
-        data = coverage(fresh, reference(self, self.seeds[0]), self.image_size)
+        data = coverage(fresh, find_objects(reference(self, self.seeds[0])), self.image_size)
         return {"data": data, "parameters": parameters(self)}
 
     def train(self, run: Run) -> Outcome:
@@ -106,7 +121,7 @@ class Gan:
     """
 
     def __init__(self, config: GanConfig, arm: str, device: torch.device) -> None:
-        generator, discriminator = build_gan(arm, config.image_size, config.width, config.latent)
+        generator, discriminator = build_gan(arm, config.image_size, config.width, config.latent, config.init)
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
         # DCGAN's first moment: at Adam's usual 0.9 the two networks push each other around.
         self.generator_optimiser = torch.optim.Adam(generator.parameters(), config.lr_generator, (0.5, 0.999))
@@ -114,25 +129,32 @@ class Gan:
             discriminator.parameters(), config.lr_discriminator, (0.5, 0.999)
         )
         self.latent, self.device = config.latent, device
+        self.generator_steps = config.generator_steps
 
     def step(self, real: Tensor) -> tuple[Tensor, Tensor]:
         """
-        Update the discriminator, then the generator.
+        Update the discriminator, then the generator, as often as its option says.
 
         :param real: ``(batch, 3, size, size)`` in [-1, 1]
         :return: Losses of the discriminator and the generator
         """
-        fake = self.generator(torch.randn(len(real), self.latent, device=self.device))
+        fake = self._fake(len(real))
         loss_d = (
             F.softplus(-self.discriminator(real)).mean()
             + F.softplus(self.discriminator(fake.detach())).mean()
         )
         _update(self.discriminator_optimiser, loss_d)
         self.discriminator.requires_grad_(False)
-        loss_g = F.softplus(-self.discriminator(fake)).mean()
-        _update(self.generator_optimiser, loss_g)
+        for number in range(self.generator_steps):
+            fake = self._fake(len(real)) if number else fake
+            loss_g = F.softplus(-self.discriminator(fake)).mean()
+            _update(self.generator_optimiser, loss_g)
         self.discriminator.requires_grad_(True)
         return loss_d.detach(), loss_g.detach()
+
+    def _fake(self, count: int) -> Tensor:
+        images: Tensor = self.generator(torch.randn(count, self.latent, device=self.device))
+        return images
 
     @torch.no_grad()
     def paint(self, latents: Tensor, batch_size: int = 250) -> Tensor:
@@ -164,7 +186,8 @@ def train_gan(config: GanConfig, run: Run) -> Outcome:
     """
     gan = Gan(config, run.arm, run.device)
     scenes = make_scenes(config.images, config.image_size, run.seed).to(run.device)
-    data = reference(config, run.seed)
+    data_images = reference(config, run.seed)
+    data = find_objects(data_images)
     latents = torch.randn(
         config.eval_images, config.latent, generator=torch.Generator().manual_seed(run.seed)
     )
@@ -180,9 +203,17 @@ def train_gan(config: GanConfig, run: Run) -> Outcome:
             found = find_objects(images)
             numbers = coverage(found, data, config.image_size)
             log(run, step, images, numbers)
+            if config.stop_at is not None and found.well_formed.mean() >= config.stop_at:
+                break
+    walks = gan.paint(latent_walks(config.latent, run.seed))
+    means = images.mean(0), data_images.mean(0)
+    numbers |= walk_scores(find_objects(walks), WALK_STEPS)
+    numbers |= {"mean_image_distance": float((means[0] - means[1]).abs().mean()), "steps": step}
     samples = {
         "images": to_uint8(images[:SAMPLES_SHOWN]),
-        "walk": to_uint8(gan.paint(latent_walk(config.latent, run.seed))),
+        "walk": to_uint8(walks[: 4 * WALK_STEPS]),
+        "mean_image": to_uint8(means[0][None]),
+        "data_mean_image": to_uint8(means[1][None]),
         "centres": found.centres.astype(np.float32),
         "data_images": to_uint8(render(scenes[:SAMPLES_SHOWN]).cpu()),
         "data_centres": data.centres.astype(np.float32),
@@ -190,10 +221,9 @@ def train_gan(config: GanConfig, run: Run) -> Outcome:
     return Outcome(numbers, samples)
 
 
-def reference(config: GanConfig, seed: int) -> Found:
-    """Return the objects of as many fresh data images as are generated, seen by the same eyes."""
-    scenes: Scenes = make_scenes(config.eval_images, config.image_size, seed + DATA_SEED_STEP)
-    return find_objects(render(scenes))
+def reference(config: GanConfig, seed: int) -> Tensor:
+    """Return as many fresh images of data as are generated, ``(images, 3, size, size)``."""
+    return render(make_scenes(config.eval_images, config.image_size, seed + DATA_SEED_STEP))
 
 
 def parameters(config: GanConfig) -> dict[str, list[int]]:
@@ -205,9 +235,9 @@ def parameters(config: GanConfig) -> dict[str, list[int]]:
     }
 
 
-def latent_walk(latent: int, seed: int) -> Tensor:
-    """Return latent vectors on straight lines between pairs, row by row: ``(rows * steps, latent)``."""
-    ends = torch.randn(WALK_ROWS, 2, 1, latent, generator=torch.Generator().manual_seed(seed + 1))
+def latent_walks(latent: int, seed: int) -> Tensor:
+    """Return latent vectors on straight lines between pairs, walk by walk: ``(walks * steps, latent)``."""
+    ends = torch.randn(WALKS, 2, 1, latent, generator=torch.Generator().manual_seed(seed + 1))
     weight = torch.linspace(0, 1, WALK_STEPS).view(1, -1, 1)
     return (ends[:, 0] * (1 - weight) + ends[:, 1] * weight).flatten(0, 1)
 

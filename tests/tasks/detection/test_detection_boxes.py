@@ -14,7 +14,6 @@ from rl_coordconv.tasks.detection.boxes import (
     decode,
     encode,
     make_anchors,
-    nms_keep,
     pairwise_iou,
     roi_align,
     top_boxes,
@@ -61,16 +60,19 @@ def test_iou_equals_pycocotools() -> None:
 
 def test_nms_keeps_what_only_a_suppressed_box_overlaps() -> None:
     # The first suppresses the second; the third overlaps the second only, so it stays.
-    chain = torch.tensor([[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [0.5, 0, 10.5, 10]])
-    assert nms_keep(chain, 0.3).tolist() == [True, False, True, False]
-    assert nms_keep(chain, 0.95).all()
+    chain = torch.tensor([[[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [0.5, 0, 10.5, 10]]])
+    scores = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
+    kept, kept_scores = top_boxes(chain, scores, 0.3, 4)
+    assert torch.equal(kept[0, :2], chain[0, [0, 2]])
+    assert kept_scores[0, 2:].tolist() == [-torch.inf] * 2
+    assert torch.equal(top_boxes(chain, scores, 0.95, 4)[1], scores)
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.8])
 def test_nms_equals_onnx_runtime_on_crowded_boxes(threshold: float) -> None:
     boxes = random_boxes(4, 300, seed=2)
     scores = torch.rand(4, 300, generator=torch.Generator().manual_seed(3))
-    kept, kept_scores = top_boxes(boxes, scores, threshold, before=300, after=300)
+    kept, kept_scores = top_boxes(boxes, scores, threshold, 300)
     limits = {
         "most": np.array([300]),
         "iou": np.array([threshold], dtype=np.float32),
@@ -89,7 +91,7 @@ def test_nms_equals_onnx_runtime_on_crowded_boxes(threshold: float) -> None:
 def test_top_boxes_returns_the_best_first_and_no_more_than_asked() -> None:
     boxes = torch.tensor([[[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9], [0, 0, 9, 8]]])
     scores = torch.tensor([[0.2, 0.9, 0.5, 0.3]])
-    kept, kept_scores = top_boxes(boxes.float(), scores, 0.5, before=4, after=2)
+    kept, kept_scores = top_boxes(boxes.float(), scores, 0.5, 2)
     assert kept.tolist() == [[[20, 0, 29, 9], [40, 0, 49, 9]]]
     assert kept_scores[0].tolist() == pytest.approx([0.9, 0.5])
 
@@ -112,7 +114,7 @@ def test_decoded_boxes_stay_inside_of_the_image_and_finite() -> None:
 
 
 def test_anchors_stand_on_every_place_in_every_shape() -> None:
-    anchors = make_anchors(64, 4, (15, 20, 25)).view(16, 16, 9, 4)
+    anchors = make_anchors(torch.arange(2.0, 64, 4), (15, 20, 25)).view(16, 16, 9, 4)
     assert anchors[0, 0, 0].tolist() == [2 - 7.5, 2 - 7.5, 2 + 7.5, 2 + 7.5]
     middles = (anchors[..., :2] + anchors[..., 2:]) / 2
     assert torch.equal(middles[3, 5], torch.tensor([22.0, 14.0]).expand(9, 2))

@@ -153,3 +153,23 @@ def test_canvases_that_cannot_hold_their_digits_are_refused(size: int, per_canva
     digits = Digits(torch.ones(1, 8, 8), torch.ones(1), torch.zeros(1, dtype=torch.long))
     with pytest.raises(UserError, match=message):
         make_canvases(digits, 1, size, per_canvas, 0)
+
+
+def test_cropped_canvases_leave_as_many_boxes_off_as_the_papers_data() -> None:
+    canvases = make_canvases(load_digits(None)[0], 400, 64, 5, 1, "cropped")
+    low, high = canvases.boxes[..., :2], canvases.boxes[..., 2:]
+    off = ((high <= 0) | (low >= 64)).any(-1)
+    within = ((low >= 0) & (high <= 64)).all(-1)
+    # 2,000 boxes: a standard error of one percent.
+    assert off.float().mean() == pytest.approx(0.30, abs=0.04)
+    assert within.float().mean() == pytest.approx(0.19, abs=0.04)
+    assert (high - low).min() >= 15 - 1e-3
+    assert (high - low).max() <= 25 + 1e-3
+    aspect = (high - low)[..., 0] / (high - low)[..., 1]
+    assert aspect.max() > 1.4  # wider than any digit
+
+
+def test_overlapping_ink_is_added_up_on_cropped_canvases() -> None:
+    crops, boxes = torch.full((1, 2, 8, 8), 0.4), torch.tensor([[[8.0, 8, 24, 24], [8.0, 8, 24, 24]]])
+    assert paint(crops, boxes, 64, add=True)[0, 0, 16, 16] == 204
+    assert paint(crops, boxes, 64)[0, 0, 16, 16] == 102

@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rl_coordconv.tasks.detection.detector import Detections
-from rl_coordconv.tasks.detection.metrics import best_iou, match, matched_numbers, mean_average_precision
+from rl_coordconv.tasks.detection.metrics import (
+    best_iou,
+    iou_of_boxes,
+    match,
+    matched_numbers,
+    mean_average_precision,
+)
+from rl_coordconv.tasks.detection.proposals import Detections
 
 TRUTH = torch.tensor([[[0, 0, 10, 10], [30, 30, 50, 50]], [[5, 5, 25, 25], [40, 0, 60, 20]]]).float()
 LABELS = torch.tensor([[1, 2], [3, 1]])
@@ -72,3 +78,11 @@ def test_half_of_the_digits_missed() -> None:
 def test_no_detections_at_all() -> None:
     found = detections(TRUTH, 0.0, LABELS)
     assert mean_average_precision(found, TRUTH, LABELS) == {"map": 0, "map50": 0}
+
+
+def test_the_released_iou_averages_over_boxes_and_ours_over_digits() -> None:
+    # Two boxes on the first digit, one of them shifted by half its width (IOU 1/3); none on the second.
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [5, 0, 15, 10], [0, 0, 10, 10]]])
+    scores = torch.tensor([[1.0, 0.5, -torch.inf]])
+    assert iou_of_boxes(boxes, scores, TRUTH[:1]) == pytest.approx((1 + 1 / 3) / 2)
+    assert best_iou(boxes, TRUTH[:1]) == pytest.approx(0.5)

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from rl_coordconv.errors import UserError
-from rl_coordconv.tasks.gan.coverage import coverage, energy_distance, entropy, find_objects, histogram
+from rl_coordconv.tasks.gan.coverage import (
+    Found,
+    coverage,
+    difference_histogram,
+    energy_distance,
+    entropy,
+    find_objects,
+    histogram,
+    walk_scores,
+)
 from rl_coordconv.tasks.gan.sort_of_clevr import Scenes, half_size, make_scenes, render
 
 
@@ -76,6 +85,7 @@ def test_data_cover_themselves() -> None:
     assert numbers["well_formed"] == 1
     assert numbers["cells_visited"] == 1
     assert numbers["entropy_ratio"] == pytest.approx(1, abs=0.01)
+    assert numbers["difference_entropy_ratio"] == pytest.approx(1, abs=0.02)
     # 2000 samples in 64 cells: each cell's count has a standard deviation of about 1/sqrt(31) of itself.
     assert numbers["total_variation"] == pytest.approx(0.1, abs=0.04)
     assert numbers["joint_distance"] == pytest.approx(0, abs=0.05)
@@ -99,6 +109,7 @@ def test_white_images_cover_nothing() -> None:
     assert numbers == {
         "well_formed": 0,
         "entropy_ratio": 0,
+        "difference_entropy_ratio": None,
         "cells_visited": 0,
         "total_variation": 1,
         "joint_distance": None,
@@ -126,3 +137,24 @@ def test_energy_distance_of_shifted_points_grows_with_the_shift() -> None:
 def test_images_too_small_for_the_objects_are_refused() -> None:
     with pytest.raises(UserError, match="image_size is 8: two objects need 16"):
         make_scenes(1, 8, 0)
+
+
+def test_objects_that_move_together_cover_the_canvas_but_not_the_differences() -> None:
+    data = make_scenes(2000, 64, 0).centres.double().numpy()
+    together = np.concatenate([data[:, 0], data[:, 0] + [20, 0]], axis=1)
+    assert entropy(histogram(together[:, :2], 64)) > 4
+    assert entropy(difference_histogram(together, 64)) == 0
+    assert entropy(difference_histogram(data.reshape(-1, 4), 64)) > 3
+
+
+def test_walks_that_move_have_small_jumps_and_walks_that_fade_have_large_ones() -> None:
+    x = np.linspace(14, 50, 10)
+    moving, fading = np.full((10, 2, 2), 30.0), np.full((10, 2, 2), 30.0)
+    moving[:, 0, 0] = x
+    fading[:, 0, 0] = np.where(np.arange(10) < 5, 14, 50)
+    gone = np.full((10, 2, 2), np.nan)
+    counts = np.repeat([[1, 1], [1, 1], [0, 0]], 10, axis=0)
+    scores = walk_scores(Found(counts, np.concatenate([moving, fading, gone])), 10)
+    assert scores["walk_well_formed"] == pytest.approx(2 / 3)
+    assert scores["walk_largest_jump"] == pytest.approx((4 + 36) / 2)
+    assert walk_scores(Found(counts[20:], gone), 10)["walk_largest_jump"] is None

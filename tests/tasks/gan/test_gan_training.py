@@ -12,7 +12,7 @@ from rl_coordconv.layers import CoordConv2d, CoordConvTranspose2d
 from rl_coordconv.tasks.experiment import Run
 from rl_coordconv.tasks.gan.models import ARMS, build_gan
 from rl_coordconv.tasks.gan.sort_of_clevr import make_scenes, render
-from rl_coordconv.tasks.gan.training import Gan, GanConfig, latent_walk, to_uint8
+from rl_coordconv.tasks.gan.training import WALK_STEPS, WALKS, Gan, GanConfig, latent_walks, to_uint8
 
 CPU = torch.device("cpu")
 
@@ -78,9 +78,9 @@ def test_the_generator_learns_to_fool_a_frozen_discriminator(arm: str) -> None:
 
 
 def test_a_latent_walk_ends_where_it_says_and_images_become_bytes() -> None:
-    walk = latent_walk(5, seed=1).view(4, 10, 5)
-    assert torch.allclose(walk[:, 1] - walk[:, 0], walk[:, 9] - walk[:, 8], atol=1e-5)
-    assert not torch.allclose(walk[:, 0], walk[:, 9])
+    walk = latent_walks(5, seed=1).view(WALKS, WALK_STEPS, 5)
+    assert torch.allclose(walk[:, 1] - walk[:, 0], walk[:, -1] - walk[:, -2], atol=1e-5)
+    assert not torch.allclose(walk[:, 0], walk[:, -1])
     image = torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1)
     assert to_uint8(image).tolist() == [[[[0, 128, 255]]]]
 
@@ -90,3 +90,31 @@ def test_a_run_is_repeated_by_its_seed(make_run: Callable[..., Run]) -> None:
     one, same, other = (config.train(make_run("coordconv", seed)).samples for seed in (1, 1, 2))
     assert (one["images"] == same["images"]).all()
     assert (one["images"] != other["images"]).any()
+
+
+def test_the_generator_may_be_updated_more_often() -> None:
+    updates = {}
+    for steps in (1, 2):
+        gan = Gan(small(generator_steps=steps), "plain", CPU)
+        gan.step(render(make_scenes(16, 16, 0)))
+        updates[steps] = gan.generator_optimiser.state_dict()["state"][0]["step"]
+        assert gan.discriminator_optimiser.state_dict()["state"][0]["step"] == 1
+    assert updates == {1: 1, 2: 2}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_he_start_keeps_the_scale_of_the_layers(arm: str) -> None:
+    torch.manual_seed(0)
+    generator, _ = build_gan(arm, 32, 16, 64, "he")
+    weights = [m.weight for m in generator.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for weight in weights:
+        assert float(weight.detach().std()) == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.3)
+    assert (modules(generator, nn.BatchNorm2d) == 0) == (arm == "coordconv-1x1")
+
+
+def test_a_run_stops_when_its_images_are_well_formed_enough(make_run: Callable[..., Run]) -> None:
+    config = small(steps=6, eval_every=2, stop_at=1e-9)
+    assert config.train(make_run("plain")).numbers["steps"] == 6  # no image is well formed so early
+    first_evaluation = small(steps=6, eval_every=2)
+    first_evaluation.stop_at = 0.0  # what any image reaches
+    assert first_evaluation.train(make_run("plain")).numbers["steps"] == 2

@@ -17,7 +17,7 @@ from rl_coordconv.tasks.toy.training import RECIPES, Recipe
 # As many updates as each task needs on 16 x 16 with some to spare, and what counts as solved.
 QUICK = {
     "classification": (Recipe(0.01, 32, 300, 50), 0.95),
-    "rendering": (Recipe(0.01, 32, 400, 50), 0.95),
+    "rendering": (Recipe(0.01, 16, 400, 50), 0.95),
     "regression": (Recipe(0.01, 16, 300, 50), 0.5),
 }
 

@@ -1,0 +1,247 @@
+"""
+The proposal network of a small Faster R-CNN (Ren et al. 2015, arXiv:1506.01497), plain or with CoordConv.
+
+Following Liu et al. 2018 (section 6): two 5×5 convolutions with pooling, a 3×3 proposal head, nine anchors of
+15 to 25 pixels per place, positive above IOU 0.5, negative below 0.1. With CoordConv, coordinates go into the
+first convolution, the proposal head and the 1×1 box regressor; not into the scorer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl_coordconv.layers import CoordConv2d, CoordInit
+from rl_coordconv.tasks.detection.boxes import decode, encode, make_anchors, pairwise_iou, top_boxes
+
+STRIDE = 4
+SIDES = (15, 20, 25)
+POSITIVE, NEGATIVE = 0.5, 0.1
+LABELS = ("anchors", "decoded")
+DETECTIONS = 10
+PAPER_NMS = 0.8
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """
+    What the proposal network says of a batch.
+
+    :param features: ``(batch, channels, places, places)``
+    :param scores: ``(batch, anchors)`` logits: is there a digit
+    :param deltas: ``(batch, anchors, 4)``: see :func:`rl_coordconv.tasks.detection.boxes.encode`
+    """
+
+    features: Tensor
+    scores: Tensor
+    deltas: Tensor
+
+
+@dataclass(frozen=True)
+class Detections:
+    """
+    Digits found, best first; a score of 0 marks an empty place.
+
+    :param boxes: ``(batch, detections, 4)``
+    :param scores: ``(batch, detections)`` probabilities
+    :param labels: ``(batch, detections) int64``
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class ProposalNetwork(nn.Module):
+    """
+    Scores anchors and places boxes.
+
+    :param size: Height and width of the canvases
+    :param width: Channels of the first convolution (32 in the paper)
+    :param coordinates: CoordConv instead of plain convolutions where the paper has them
+    :param labels: Which boxes are compared with the digits to tell positive from negative: the ``anchors``,
+        or the boxes ``decoded`` from the regressor, as the released code does
+    :param coord_init: How coordinates start: see :class:`rl_coordconv.layers.CoordConv2d`
+    :param clip: Clip boxes to the canvas; False where digits may stand off it
+    """
+
+    padding: ClassVar[int] = 2  # of the first two convolutions
+    head_width: ClassVar[int] = 2  # times width
+    first_place: ClassVar[float] = 2.0  # pixels from the border to the middle of the first place
+    sampled: ClassVar[int] = 16  # anchors of each kind per canvas that the losses look at
+    anchors: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        width: int,
+        coordinates: bool,
+        *,
+        labels: str = "anchors",
+        coord_init: CoordInit = "concat",
+        clip: bool = True,
+    ) -> None:
+        super().__init__()
+        self.size, self.labels = (size if clip else math.inf), labels
+        self.coordinates, self.coord_init = coordinates, coord_init
+        self.body = nn.Sequential(
+            self.located(1, width, 5, padding=self.padding),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(width, 2 * width, 5, padding=self.padding),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
+        hidden, shapes = self.head_width * width, len(SIDES) ** 2
+        self.head = nn.Sequential(self.located(2 * width, hidden, 3, padding=1), nn.ReLU(inplace=True))
+        self.scorer = nn.Conv2d(hidden, shapes, 1)
+        self.regressor = self.make_regressor(hidden, 4 * shapes)
+        last = size - self.first_place
+        middles = torch.arange(self.first_place, last + 0.5, STRIDE)
+        self.register_buffer("anchors", make_anchors(middles, SIDES), persistent=False)
+
+    def located(self, before: int, after: int, kernel: int, padding: int = 0) -> nn.Conv2d:
+        """Return a convolution that sees where it is, if the network has coordinates."""
+        if not self.coordinates:
+            return nn.Conv2d(before, after, kernel, padding=padding)
+        return CoordConv2d(before, after, kernel, padding=padding, coord_init=self.coord_init)
+
+    def make_regressor(self, hidden: int, outputs: int) -> nn.Module:
+        """Return the network from the head's channels to the corrections of the anchors."""
+        return self.located(hidden, outputs, 1)
+
+    def first_stage(self, images: Tensor) -> FirstStage:
+        """
+        Score and place the anchors.
+
+        :param images: ``(batch, 1, size, size) float32`` in [0, 1]
+        """
+        features = self.body(images)
+        hidden = self.head(features)
+        scores = self.scorer(hidden).permute(0, 2, 3, 1).flatten(1)
+        deltas = self.regressor(hidden).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+        return FirstStage(features, scores, deltas)
+
+    @torch.no_grad()
+    def proposals(
+        self, first: FirstStage, nms: float, most: int, competing: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Return the best places to look at and their logits.
+
+        :param first: What the network said
+        :param nms: IOU above which the worse box goes
+        :param most: Boxes per canvas
+        :param competing: As in :func:`rl_coordconv.tasks.detection.boxes.top_boxes`
+        """
+        return top_boxes(decode(first.deltas, self.anchors, self.size), first.scores, nms, most, competing)
+
+    def losses(self, images: Tensor, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """
+        Return the losses of scorer and regressor.
+
+        :param images: ``(batch, 1, size, size)`` in [0, 1]
+        :param boxes: ``(batch, digits, 4)`` ground truth
+        :param labels: ``(batch, digits) int64``
+        """
+        return self.proposal_losses(self.first_stage(images), boxes)
+
+    def proposal_losses(self, first: FirstStage, boxes: Tensor) -> dict[str, Tensor]:
+        """Return the losses of scorer and regressor, from what the network said."""
+        with torch.no_grad():
+            judged = self.anchors
+            if self.labels == "decoded":
+                judged = decode(first.deltas, self.anchors, self.size)
+            overlaps = pairwise_iou(judged, boxes)
+            overlap, owner = overlaps.max(-1)
+            # A digit that nothing covers well still has its best place, even if that does not touch it.
+            best = overlaps.argmax(1)
+            positive = (overlap > POSITIVE).scatter(1, best, True)
+            negative = (overlap < NEGATIVE) & ~positive
+            yes, no = sample(positive, self.sampled), sample(negative, self.sampled)
+        chosen = torch.cat([first.scores[yes], first.scores[no]])
+        target = torch.cat([torch.ones_like(first.scores[yes]), torch.zeros_like(first.scores[no])])
+        anchors = self.anchors.expand(len(boxes), -1, -1)
+        return {
+            "score": F.binary_cross_entropy_with_logits(chosen, target),
+            "box": box_loss(first.deltas[yes], anchors[yes], take(boxes, owner)[yes]),
+        }
+
+    @torch.no_grad()
+    def detect(self, images: Tensor) -> Detections:
+        """
+        Find the digits.
+
+        :param images: ``(batch, 1, size, size)`` in [0, 1]
+        """
+        boxes, scores = self.proposals(self.first_stage(images), PAPER_NMS, DETECTIONS)
+        return Detections(boxes, scores.sigmoid(), torch.zeros_like(scores, dtype=torch.int64))
+
+
+class ReleasedProposalNetwork(ProposalNetwork):
+    """
+    The model of the paper's released code, which has no second stage.
+
+    Convolutions without padding (13×13 places on 64×64), a narrower head, one more 3×3 with ReLU before the
+    box regressor's coordinates and 1×1, six samples of each kind; he-normal weights, the regressor at zero.
+    """
+
+    padding = 0
+    head_width = 1
+    first_place = 8.0
+    sampled = 6
+
+    def __init__(
+        self,
+        size: int,
+        width: int,
+        coordinates: bool,
+        *,
+        labels: str = "decoded",
+        coord_init: CoordInit = "concat",
+        clip: bool = True,
+    ) -> None:
+        super().__init__(size, width, coordinates, labels=labels, coord_init=coord_init, clip=clip)
+        self.apply(he_normal)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d) and layer.out_channels == 4 * len(SIDES) ** 2:
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
+
+    def make_regressor(self, hidden: int, outputs: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.ReLU(inplace=True),
+            self.located(hidden, outputs, 1),
+        )
+
+
+def he_normal(module: nn.Module) -> None:
+    """Draw a convolution's weights as He et al. 2015 (arXiv:1502.01852) do; its bias is 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
+
+
+def sample(candidates: Tensor, most: int) -> Tensor:
+    """Return at most this many random ones of the true places of each row; ``(batch, n) bool``."""
+    keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, -1)
+    chosen = torch.zeros_like(candidates).scatter(1, keys.topk(most, dim=1).indices, True)
+    return chosen & candidates
+
+
+def take(boxes: Tensor, index: Tensor) -> Tensor:
+    """Return ``boxes[b, index[b, i]]``; ``(batch, m, 4)`` and ``(batch, n)`` to ``(batch, n, 4)``."""
+    return boxes.gather(1, index[..., None].expand(-1, -1, 4))
+
+
+def box_loss(deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Return the smooth L1 loss per box; 0 where there is none. All ``(n, 4)``."""
+    total = F.smooth_l1_loss(deltas, encode(boxes, anchors), beta=1 / 9, reduction="sum")
+    return total / max(len(boxes), 1)
