@@ -1,4 +1,5 @@
 # make demo: set up and run the main job.  make test: set up and run lint, types and all tests.
+# make docs: the site, into site/.  make benchmark: speeds on this machine, into docs/benchmarks/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NUMERIC := tests/test_layers.py tests/test_coordinates.py tests/algorithms -m "not slow" \
 	-k "bit or gradient or literal or same_weights or splits or rmsprop"
 
-.PHONY: install demo test clean
+.PHONY: install demo test docs benchmark clean
 
 install: $(STAMP)
 
@@ -29,5 +30,11 @@ test: install
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest --quiet --numprocesses auto $(NUMERIC)
 	$(BIN)/python -m pytest --numprocesses auto
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+benchmark: install
+	$(BIN)/python scripts/benchmark.py all
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rl_coordconv.cli import gather_list, parse_dataclass
-from rl_coordconv.compare.simulate import tables
-from rl_coordconv.errors import UserError, exit_on_user_error
+from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+
+with script_needs("report"):
+    from rl_coordconv.cli import gather_list, parse_dataclass
+    from rl_coordconv.compare.simulate import tables
 
 
 @dataclass

@@ -117,7 +117,9 @@ class DeviceRolloutBuffer(RolloutBuffer):
         total = self.buffer_size * self.n_envs
         # SB3 counts environment by environment; here, rows of one step are neighbours.
         envs, steps = np.divmod(np.random.permutation(total), self.buffer_size)
-        chosen = torch.from_numpy(steps * self.n_envs + envs).to(self.device)
+        chosen = torch.from_numpy(steps * self.n_envs + envs)
+        if self.device.type == "cuda":  # sent while the GPU is still at work on the last epoch
+            chosen = chosen.pin_memory().to(self.device, non_blocking=True)
         yield from chosen.split(batch_size or total)
 
     def samples(self, chosen: Tensor) -> RolloutBufferSamples:

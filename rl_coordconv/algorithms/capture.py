@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 WARM_UPS = 3
@@ -29,16 +30,16 @@ class Captured:
 
     :param function: Takes tensors and returns one; must not wait for the GPU, or allocate what outlives it
     :param device: Where it computes
-    :param optimizer: What it changes, if it does: parameters and state are restored after the warm-up
+    :param policy: What it trains, if it does: weights and optimizer are restored after the warm-up
     """
 
     def __init__(
         self,
         function: Callable[..., Tensor],
         device: torch.device,
-        optimizer: torch.optim.Optimizer | None = None,
+        policy: BasePolicy | None = None,
     ) -> None:
-        self.function, self.device, self.optimizer = function, device, optimizer
+        self.function, self.device, self.policy = function, device, policy
         self.recordings: dict[Any, Recording] = {}
         self.fails = device.type != "cuda"
 
@@ -62,7 +63,7 @@ class Captured:
     def _try_to_record(self, shapes: Any, arguments: Sequence[Tensor]) -> None:
         """Record, or say once why that cannot be, and go on without."""
         try:
-            with warmed_up(self.optimizer, self.device):
+            with warmed_up(self.policy, self.device):
                 self.recordings[shapes] = self._record(arguments)
         except torch.OutOfMemoryError:
             raise
@@ -79,8 +80,8 @@ class Captured:
             for _ in range(WARM_UPS):
                 self.function(*inputs)
         main.wait_stream(stream)
-        if self.optimizer is not None:
-            self.optimizer.zero_grad()  # so that the graph has gradients of its own
+        if self.policy is not None:
+            self.policy.optimizer.zero_grad()  # so that the graph has gradients of its own
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
             output = self.function(*inputs)
@@ -89,45 +90,40 @@ class Captured:
 
 class warmed_up:
     """
-    Let a block train, and then put everything back where it was: parameters, optimizer and random state.
+    Let a block train, and then put everything back where it was: weights, optimizer and random state.
 
     Memory stays at its addresses. State that the optimizer has made in the block is set to how it begins.
 
-    :param optimizer: Adam or the TF-style RMSprop, or None where nothing but random numbers is used
+    :param policy: With Adam or the TF-style RMSprop; None where nothing but random numbers is used
     :param device: Whose random state it is
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer | None, device: torch.device) -> None:
-        self.optimizer, self.device = optimizer, device
-
-    @property
-    def _parameters(self) -> list[Tensor]:
-        groups = self.optimizer.param_groups if self.optimizer is not None else []
-        return [parameter for group in groups for parameter in group["params"]]
+    def __init__(self, policy: BasePolicy | None, device: torch.device) -> None:
+        self.weights = [*policy.parameters(), *policy.buffers()] if policy is not None else []
+        self.states = policy.optimizer.state if policy is not None else {}
+        self.device = device
 
     def __enter__(self) -> None:
         self._random = random_state(self.device)
-        self._weights = [parameter.detach().clone() for parameter in self._parameters]
-        states = self.optimizer.state if self.optimizer is not None else {}
+        self._weights = [weight.detach().clone() for weight in self.weights]
         self._states = {
             parameter: {name: copied(value) for name, value in state.items()}
-            for parameter, state in states.items()
+            for parameter, state in self.states.items()
         }
 
     @torch.no_grad()
     def __exit__(self, *exception: object) -> None:
-        for parameter, weights in zip(self._parameters, self._weights, strict=True):
-            parameter.copy_(weights)
-        if self.optimizer is not None:
-            for parameter, state in self.optimizer.state.items():
-                before = self._states.get(parameter, {})
-                for name, value in state.items():
-                    # TensorFlow's running mean of squares begins at 1, everything else at 0.
-                    old = before.get(name, float(name == "square_avg"))
-                    if isinstance(value, Tensor):
-                        value.copy_(torch.as_tensor(old))
-                    else:
-                        state[name] = type(value)(old)
+        for weight, old in zip(self.weights, self._weights, strict=True):
+            weight.copy_(old)
+        for parameter, state in self.states.items():
+            before = self._states.get(parameter, {})
+            for name, value in state.items():
+                # TensorFlow's running mean of squares begins at 1, everything else at 0.
+                old = before.get(name, float(name == "square_avg"))
+                if isinstance(value, Tensor):
+                    value.copy_(torch.as_tensor(old))
+                else:
+                    state[name] = type(value)(old)
         set_random_state(self.device, self._random)
 
 

@@ -86,7 +86,7 @@ class FastOnPolicyAlgorithm(FastRollout):
             sizes = {self.n_envs, *group_sizes, self._work.batch_size} if self.compile else set()
             self.network = Network(self.policy, self.precision == "bf16", self.channels_last, sizes)
             self.captured_act = Captured(self._decide, self.device)
-            self.captured_minibatch = Captured(self._descend_on, self.device, self.policy.optimizer)
+            self.captured_minibatch = Captured(self._descend_on, self.device, self.policy)
             if self.device.type == "cuda":
                 make_capturable(self.policy.optimizer)
 

@@ -23,10 +23,12 @@ class PPO(FastOnPolicyAlgorithm, stable_baselines3.PPO):
         limits = {"train/clip_range": self.clip_range(self._current_progress_remaining)}  # type: ignore[operator]
         if self.clip_range_vf is not None:
             limits["train/clip_range_vf"] = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+        # Where a CUDA graph sees them change; in 64 bits, as Python computes with them.
+        on_device = list(torch.tensor(list(limits.values()), dtype=torch.float64, device=self.device))
         figures: list[torch.Tensor] = []
         for _ in range(self.n_epochs):
             before = len(figures)
-            goes_on = self._train_epoch(figures, [self._limit(value) for value in limits.values()])
+            goes_on = self._train_epoch(figures, on_device)
             self._n_updates += 1
             if not goes_on:
                 break
@@ -54,10 +56,6 @@ class PPO(FastOnPolicyAlgorithm, stable_baselines3.PPO):
                 return False
             self.descend(found.loss)
         return True
-
-    def _limit(self, value: float) -> torch.Tensor:
-        """Return a number where a CUDA graph sees it change; of 64 bits, as Python computes with it."""
-        return torch.tensor(value, dtype=torch.float64, device=self.device)
 
     def loss(self, chosen: torch.Tensor, *limits: torch.Tensor) -> PPOFigures:
         """Return PPO's loss of a minibatch."""

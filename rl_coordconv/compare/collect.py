@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from rl_coordconv.compare.cache import Cache, Key, key_of
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_foreign
 from rl_coordconv.compare.read import read_run
@@ -22,11 +24,13 @@ class Collected:
     :param runs: Those that have begun
     :param broken: A line for every run that cannot be read
     :param missing: Names of the wanted runs that have not begun
+    :param keys: Sizes and times of the files that were read, by run, see :mod:`.cache`
     """
 
     runs: list[RunData]
     broken: list[str]
     missing: list[str]
+    keys: dict[str, Key] = field(default_factory=dict)
 
 
 def collect(comparison: Comparison) -> Collected:
@@ -38,13 +42,17 @@ def collect(comparison: Comparison) -> Collected:
     :raises UserError: The recorded scores cannot be read
     """
     name = comparison.folder.name
-    reads: list[tuple[str, Callable[[], RunData]]] = [
-        (f"{game}/{arm}/seed{seed}", functools.partial(read_run, run, name, game, arm, seed))
-        for game in comparison.games
-        for arm in comparison.arms
-        for seed in comparison.seeds
-        if (run := RunFolder(comparison.folder / game / arm / f"seed{seed}")).config_file.is_file()
-    ]
+    cache, keys = Cache(comparison.folder), {}
+    reads: list[tuple[str, Callable[[], RunData]]] = []
+    for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds):
+        path = comparison.folder / game / arm / f"seed{seed}"
+        if (run := RunFolder(path)).config_file.is_file():
+            what = f"{game}/{arm}/seed{seed}"
+            keys[what] = key_of(run)
+            if known := cache.get(what, keys[what]):
+                reads.append((what, functools.partial(_known, known)))
+            else:
+                reads.append((what, functools.partial(read_run, run, name, game, arm, seed)))
     reads += [
         (f"{game}/{arm}: {path}", functools.partial(read_foreign, path, name, game, arm, number))
         for arm, games in comparison.foreign.items()
@@ -74,4 +82,8 @@ def collect(comparison: Comparison) -> Collected:
         for seed in comparison.seeds
         if arm not in comparison.foreign and (name := f"{game}/{arm}/seed{seed}") not in there
     ]
-    return Collected(wanted, broken, missing)
+    return Collected(wanted, broken, missing, keys)
+
+
+def _known(run: RunData) -> RunData:
+    return run

@@ -145,10 +145,10 @@ def algorithms(analysis: Analysis) -> list[str]:
 
 
 def _published(axes: Axes, analysis: Analysis, game: str) -> None:
-    """Draw RL Zoo's scores as dashed lines; those far off the curves stay outside of the picture."""
+    """Draw RL Zoo's scores as dashed lines, where they do not lie far off the curves."""
     limits = axes.get_ylim()
     for number, algo in enumerate(algorithms(analysis)):
-        if game in RL_ZOO[algo]:
+        if game in RL_ZOO[algo] and limits[0] <= RL_ZOO[algo][game] <= limits[1]:
             label, style = f"RL Zoo {algo}, 10 M steps", ("--", ":")[number % 2]
             axes.axhline(RL_ZOO[algo][game], label=label, color="0.4", ls=style, lw=1)
     axes.set_ylim(limits)

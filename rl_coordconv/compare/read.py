@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rl_coordconv.compare.rundata import Curve, RunData, with_curve
 from rl_coordconv.options import read_yaml
+from rl_coordconv.runs import decisions
 from rl_coordconv.runs.folder import RunFolder
 
 COORD_TAG = ("coordconv/", "/coord_weight_ratio")
@@ -33,9 +34,11 @@ def read_run(run: RunFolder, comparison: str, game: str, arm: str, seed: int) ->
     """
     options = read_yaml(run.config_file)
     steps, returns = run.read_games()
-    scalars = read_scalars(run.path)
     progress, evaluations = run.read_progress(), run.read_evaluations()
     finished = progress.state == "finished"
+    coordinates = run.read_coordinates()
+    is_old = not run.progress.is_file()
+    scalars = read_scalars(run.path) if is_old or (not coordinates and _has_coordinates(options)) else {}
     fps = scalars.get("time/fps")
     # Version 0.1.0 kept no progress: its curves tell how far a run has come.
     reached = [curve[0][-1] for curve in (fps, (steps, returns)) if curve is not None and len(curve[0])]
@@ -58,12 +61,17 @@ def read_run(run: RunFolder, comparison: str, game: str, arm: str, seed: int) ->
     )
     data = with_curve(data, steps, returns)
     prefix, suffix = COORD_TAG
-    coord_use = {
-        tag.removeprefix(prefix).removesuffix(suffix): np.interp(data.grid, *curve)
+    coordinates = coordinates or {
+        tag.removeprefix(prefix).removesuffix(suffix): curve
         for tag, curve in scalars.items()
         if tag.startswith(prefix) and tag.endswith(suffix)
     }
+    coord_use = {layer: np.interp(data.grid, *curve) for layer, curve in coordinates.items()}
     return dataclasses.replace(data, coord_use=coord_use)
+
+
+def _has_coordinates(options: Mapping[str, Any]) -> bool:
+    return str(options.get("extractor", "")).startswith("coordconv")
 
 
 def read_machine(run: RunFolder, options: Mapping[str, Any]) -> dict[str, str]:
@@ -73,6 +81,9 @@ def read_machine(run: RunFolder, options: Mapping[str, Any]) -> dict[str, str]:
         versions = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
         found |= {name: str(versions[name]) for name in VERSIONS if name in versions}
         found["device"] = "cpu" if options.get("device") == "cpu" else str(versions.get("gpu", "cpu"))
+    # What ``auto`` chose on that machine.
+    for switch, choice in dict(decisions.read(run.path / decisions.FILE) or {}).items():
+        found[switch] = str(choice["choice"])
     return found
 
 

@@ -21,9 +21,11 @@ from pathlib import Path
 
 import markdown
 
+from rl_coordconv import __version__
 from rl_coordconv.compare.alone import alone
 from rl_coordconv.compare.analysis import Analysis, analyse
-from rl_coordconv.compare.collect import Collected
+from rl_coordconv.compare.cache import Cache, fingerprint, save
+from rl_coordconv.compare.collect import Collected, collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.figures import draw_all
 from rl_coordconv.compare.tables import SECTIONS, latex, speeds
@@ -32,6 +34,7 @@ from rl_coordconv.compare.tidy import write_csv
 from rl_coordconv.compare.wording import listed, verdict_lines
 from rl_coordconv.runs.folder import write_text
 
+PAGE_NAME = "report.html"
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
@@ -89,8 +92,17 @@ def write_report(comparison: Comparison, data: Collected | None = None, style: S
     :raises UserError: The recorded scores cannot be read
     """
     comparison.make_folder()
-    with alone(comparison.folder):
-        return _write(analyse(comparison, data), style or Style())
+    folder, style = comparison.folder, style or Style()
+    with alone(folder):
+        data = collect(comparison) if data is None else data
+        own = bool(data.keys) and comparison.results is None and not data.broken
+        mark = fingerprint(data.keys, [comparison, style, __version__]) if own else ""
+        if own and Cache(folder).report == mark and (folder / PAGE_NAME).is_file():
+            return folder / PAGE_NAME
+        page = _write(analyse(comparison, data), style)
+        if own:
+            save(folder, data.keys, mark)
+        return page
 
 
 def _write(analysis: Analysis, style: Style) -> Path:
@@ -103,7 +115,7 @@ def _write(analysis: Analysis, style: Style) -> Path:
     for path in (path for pages in figures.values() for path in pages):
         data = base64.b64encode(path.read_bytes()).decode()
         body = body.replace(f'src="{path.relative_to(folder)}"', f'src="data:image/png;base64,{data}"')
-    page = folder / "report.html"
+    page = folder / PAGE_NAME
     write_text(page, PAGE.format(title=folder.name, body=body))
     if style.latex:
         write_text(folder / "tables.tex", latex(analysis))

@@ -12,6 +12,9 @@ from rich.table import Table
 from rl_coordconv.compare.jobs import Job, JobResult
 from rl_coordconv.runs.folder import Progress
 
+# Of a large matrix, those that somebody looks for.
+ORDER = ("running", "failed", "stopped", "finished", "waiting")
+MOST_ROWS = 40
 COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "waiting": "dim"}
 
 
@@ -30,6 +33,8 @@ class MatrixTable:
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.last_states: dict[str, str] = {}
         self.last_line = 0.0
+        self.progress: dict[str, Progress] = {}
+        self.seen: dict[str, str] = {}
 
     def __enter__(self) -> MatrixTable:
         if self.console.is_terminal:
@@ -48,11 +53,15 @@ class MatrixTable:
         :param results: Results so far, by job name
         """
         states = {job.name: self._state(job, results) for job in self.jobs}
-        progress = {job.name: job.run.read_progress() for job in self.jobs}
+        for job in self.jobs:
+            known = job.name in self.progress
+            if not known or states[job.name] == "running" or states[job.name] != self.seen.get(job.name):
+                self.progress[job.name] = job.run.read_progress()
+        self.seen = states
         if self.console.is_terminal:
-            self.live.update(self.table(states, progress), refresh=True)
+            self.live.update(self.table(states, self.progress), refresh=True)
         else:
-            self._print_changes(states, progress)
+            self._print_changes(states, self.progress)
 
     def _state(self, job: Job, results: dict[str, JobResult]) -> str:
         if job.name in results:
@@ -64,7 +73,7 @@ class MatrixTable:
 
     def table(self, states: dict[str, str], progress: dict[str, Progress]) -> Table:
         """
-        Return the table, running runs first.
+        Return the table, running runs first, and of many runs the first rows.
 
         :param states: State by job name
         :param progress: Progress by job name
@@ -73,10 +82,7 @@ class MatrixTable:
         table = Table("run", "state", "steps", "steps/s", "return", "left", title=title, title_justify="left")
         for column in table.columns[2:]:
             column.justify = "right"
-        order = list(COLOURS)
-        for job in sorted(
-            self.jobs, key=lambda job: (states[job.name] != "running", order.index(states[job.name]))
-        ):
+        for job in sorted(self.jobs, key=lambda job: ORDER.index(states[job.name]))[:MOST_ROWS]:
             now, total = progress[job.name], job.config.total_timesteps
             speed, running = now.steps_per_second, states[job.name] == "running"
             left = (total - now.steps) / speed if speed else None

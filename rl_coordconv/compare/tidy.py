@@ -28,9 +28,11 @@ from rl_coordconv.runs.folder import Progress, atomic_path
 RUN = ("comparison", "game", "arm", "seed")
 PROGRESS = ("steps_per_second", "attempts", "cause", "exit_reason")
 SCORE = ("n_games", "score_eval_mean", "score_train_mean")
-MACHINE = ("device", "cpu", "torch", "rl-coordconv", "precision")
+MACHINE = ("device", "cpu", "torch", "rl-coordconv", "precision", "compile")
 SCORES = (*RUN, "state", "step", "total_timesteps", *SCORE, *PROGRESS, *MACHINE, "foreign")
 CURVES = (*RUN, "step", "return_mean")
+# Without these there is no run; other columns may be missing from an older table.
+NEEDED = (*RUN, "state", "step", "total_timesteps")
 COORD_USE = "coord_weight_ratio:"
 Row = Mapping[str, object]
 
@@ -57,10 +59,11 @@ def read_csv(folder: Path) -> list[RunData]:
     """
     if not (folder / SCORES_CSV).is_file():
         return []
+    rows = [dict.fromkeys(SCORES, "") | row for row in _read(folder / SCORES_CSV, NEEDED)]
     curves: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in _read(folder / CURVES_CSV, CURVES):
         curves.setdefault(_key(row), []).append(row)
-    return [_run(row, curves.get(_key(row), []), folder) for row in _read(folder / SCORES_CSV, SCORES)]
+    return [_run(row, curves.get(_key(row), []), folder) for row in rows]
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:

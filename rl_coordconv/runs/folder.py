@@ -11,6 +11,7 @@ On disk, under ``<output>/<name>/<game>/<arm>/seed<k>/``::
     events.out.tfevents.*   TensorBoard curves
     monitor.csv             one line per full game: return, length, seconds, step
     evaluations.jsonl       one line per evaluation: step, returns, lengths
+    coordinates.csv         share of each CoordConv layer's weight norm on coordinates, up to 200 points
     progress.json           how far it is, how fast, how it ended: see :class:`Progress`
     checkpoints/            the newest few, for --resume
     best_model.zip          SB3 zip with the best evaluation
@@ -54,6 +55,7 @@ README = """# {game} / {arm} / seed {seed}
 | `events.out.tfevents.*` | curves: `tensorboard --logdir {logdir}` |
 | `monitor.csv` | one line per full game: raw return `r`, length in steps `l`, seconds `t`, `step` |
 | `evaluations.jsonl` | one line per evaluation: `step`, `returns`, `lengths` |
+| `coordinates.csv` | share of each CoordConv layer's weight norm on coordinates |
 | `progress.json` | steps so far, steps/s, recent return, state, attempts, why it ended |
 | `checkpoints/` | for `python scripts/train.py --resume {folder}` |
 | `best_model.zip` | the agent with the best evaluation (Stable-Baselines3 zip) |
@@ -136,6 +138,7 @@ class RunFolder:
         self.monitor = self.path / "monitor.csv"
         self.evaluations = self.path / "evaluations.jsonl"
         self.progress = self.path / "progress.json"
+        self.coordinates = self.path / "coordinates.csv"
         self.checkpoints = self.path / "checkpoints"
         self.best_model = self.path / "best_model.zip"
         self.final_model = self.path / "final_model.zip"
@@ -268,6 +271,37 @@ class RunFolder:
         if lines:
             with open(self.monitor, "a", encoding="utf-8") as file:
                 file.write("".join(lines))
+
+    def read_coordinates(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return steps and shares of the weight norm on coordinates, by layer; a line cut off is left out."""
+        if not self.coordinates.exists():
+            return {}
+        names, *rows = [line.split(",") for line in self._whole_coordinates()]
+        table = np.array(rows, dtype=np.float64).reshape(-1, len(names))
+        return {name: (table[:, 0], table[:, column]) for column, name in enumerate(names) if column and rows}
+
+    def keep_coordinates_until(self, step: int) -> None:
+        """Forget what ``coordinates.csv`` has after the checkpoint that training resumes from."""
+        if lines := self._whole_coordinates():
+            kept = [line for line in lines[1:] if int(line.partition(",")[0]) <= step]
+            write_text(self.coordinates, "".join(f"{line}\n" for line in [lines[0], *kept]))
+
+    def append_coordinates(self, step: int, ratios: Mapping[str, float]) -> None:
+        """
+        Add a line to ``coordinates.csv``, begun with the first.
+
+        :param step: Steps done
+        :param ratios: Share of the weight norm on coordinates by layer
+        """
+        header = "" if self.coordinates.exists() else f"{','.join(['step', *ratios])}\n"
+        with open(self.coordinates, "a", encoding="utf-8") as file:
+            file.write(header + ",".join([str(step), *(f"{ratio:.6g}" for ratio in ratios.values())]) + "\n")
+
+    def _whole_coordinates(self) -> list[str]:
+        if not self.coordinates.exists():
+            return []
+        lines = self.coordinates.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [line[:-1] for line in lines if line.endswith("\n")]
 
     def _whole_games(self) -> list[str]:
         """Return the lines of ``monitor.csv`` that are complete."""

@@ -139,7 +139,7 @@ def learn(
     evaluation = PeriodicEvaluation(folder, config)
     progress = ProgressReport(folder, config)
     # The checkpoint stands before the evaluation: a signal saves at once, resuming evaluates what was due.
-    log, extras = EpisodeLog(folder, config), TensorBoardExtras(config)
+    log, extras = EpisodeLog(folder, config), TensorBoardExtras(folder, config)
     callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, progress]
     for callback in callbacks:
         callback.init_callback(model)  # also where no step is left to train

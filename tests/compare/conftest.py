@@ -67,6 +67,7 @@ def write_run(config: RunConfig, final: float, steps: int = STEPS) -> None:
             writer.add_scalar("time/fps", 1000, min(step, steps))
             if config.extractor == "coordconv":
                 writer.add_scalar("coordconv/cnn.0/coord_weight_ratio", 0.1, min(step, steps))
+                run.append_coordinates(min(step, steps), {"cnn.0": 0.1})
                 picture = bias_picture(torch.linspace(-1, 1, 2 * 7 * 7).view(2, 7, 7))
                 writer.add_image("coordconv/cnn.0/positional_bias", picture, step, dataformats="HWC")
     run.write_progress(Progress("running", steps, 1000.0, attempts=1))

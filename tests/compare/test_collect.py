@@ -11,10 +11,13 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.foreign import read_foreign, read_monitors
+from rl_coordconv.compare.read import read_run
+from rl_coordconv.compare.report import write_report
 from rl_coordconv.compare.rundata import RunData, step_grid, taking_part, window_means, with_curve
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import Progress
+from rl_coordconv.runs.folder import Progress, RunFolder
 
 
 def run_of(steps, returns, last_step=None, total=1000, seed=1):
@@ -69,3 +72,30 @@ def test_broken_monitor_is_named(tmp_path):
     (tmp_path / "monitor.csv").write_text("#{broken\nr,l,t\n1,2\n")
     with pytest.raises(UserError, match=r"Monitor files that cannot be read"):
         read_foreign(tmp_path, "mine", "Breakout", "old", 1)
+
+
+def test_a_second_report_reads_only_what_has_changed(written, write_run, monkeypatch):
+    comparison = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1, 2]")
+    page = write_report(comparison)
+    first = page.read_bytes()
+    monkeypatch.setattr(
+        "rl_coordconv.compare.collect.read_run", None
+    )  # calling it would name the run as broken
+    assert write_report(comparison) == page
+    assert collect(comparison).broken == []
+    assert page.read_bytes() == first
+    monkeypatch.undo()
+    RunFolder(comparison.jobs[0].folder).append_evaluation({"step": 10_000, "returns": [50.0] * 20})
+    write_report(comparison)
+    assert page.read_bytes() != first
+    assert [run.eval_score for run in collect(comparison).runs] == [50.0, 3.0, 2.0, 3.0]
+
+
+def test_use_of_coordinates_is_read_from_its_table_or_from_the_events_of_older_runs(written):
+    comparison = written(lambda config: 1.0, games="[Pong]", seeds="[1]")
+    run = RunFolder(comparison.jobs[1].folder)
+    [now] = read_run(run, "mine", "Pong", "coordconv", 1).coord_use.items()
+    run.coordinates.unlink()
+    [before] = read_run(run, "mine", "Pong", "coordconv", 1).coord_use.items()
+    assert now[0] == before[0] == "cnn.0"
+    np.testing.assert_allclose(now[1], before[1], rtol=1e-6)

@@ -55,7 +55,7 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert "**Pong**: coordconv is not distinguishable from cnn" in text
     assert "2 better, 0 worse, 1 undecided of 3 questions" in text
     assert "seeds per arm if the difference is at its far end" in text
-    assert "| Breakout | 10,000 | eval | cnn | 102.5 [100.4, 104.6] | 102.5 | 102.5 | 0 | 4 | 398.0 |" in text
+    assert "| Breakout | 10,000 | eval | cnn | 102.5 [100.4, 104.6] | 102.5 | 102.5 |  | 4 | 398.0 |" in text
     assert "Interim" not in text
     assert text.index("**All games**") < text.index("questions") < text.index("**Breakout**")
     for name in re.findall(r"\]\((figures/\w+\.png)\)", text):

@@ -15,6 +15,7 @@ from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.jobs import JobResult, make_jobs
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.compare.results import Results
+from rl_coordconv.compare.tidy import read_csv
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import Progress, RunFolder
 
@@ -178,3 +179,16 @@ def test_damaged_results_are_one_line(recorded, matrix_file, damage, message):
     damage(folder)
     with pytest.raises(UserError, match=message):
         Results(folder, load_comparison(matrix_file()))
+
+
+def test_a_table_without_the_newest_columns_is_read(recorded):
+    folder, before = recorded(rising)
+    file = folder / "scores.csv"
+    table = rows(file)
+    with open(file, "w", newline="") as lines:
+        writer = csv.DictWriter(
+            lines, [name for name in table[0] if name != "compile"], extrasaction="ignore"
+        )
+        writer.writeheader()
+        writer.writerows(table)
+    assert [run.eval_score for run in read_csv(folder)] == [run.eval_score for run in before]

@@ -1,0 +1,136 @@
+"""What surrounds CUDA graphs, as far as it runs anywhere: restored warm-ups, rates in memory, saved files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.vec_env import VecEnv
+
+from rl_coordconv import make_atari_vec_env
+from rl_coordconv.algorithms import A2C, PPO
+from rl_coordconv.algorithms.capture import Captured, make_capturable, portable, set_learning_rate, warmed_up
+from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
+
+CPU = torch.device("cpu")
+OPTIMIZERS = [torch.optim.Adam, RMSpropTFLike, ForeachRMSpropTFLike]
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[VecEnv]:
+    venv = make_atari_vec_env("Breakout", n_envs=2, seed=3)
+    yield venv
+    venv.close()
+
+
+def make(env: VecEnv, model_class: Any, optimizer: Any = torch.optim.Adam) -> Any:
+    policy = {"net_arch": [], "features_extractor_kwargs": {"features_dim": 8}, "optimizer_class": optimizer}
+    return model_class(
+        "CnnPolicy", env, n_steps=8, device="cpu", seed=1, buffer="device", policy_kwargs=policy
+    )
+
+
+def everything(model: Any) -> list[Any]:
+    """Return weights, optimizer state and random state as plain values."""
+    state = model.policy.optimizer.state_dict()["state"]
+    values = [
+        {name: torch.as_tensor(value).tolist() for name, value in entry.items()} for entry in state.values()
+    ]
+    weights = [weight.tolist() for weight in model.policy.parameters()]
+    return [weights, values, torch.get_rng_state().tolist()]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_warm_up_of_a_trained_model_leaves_no_trace(env: VecEnv, optimizer: Any) -> None:
+    model = make(env, A2C, optimizer)
+    model.learn(16)
+    before = everything(model)
+    addresses = [weight.data_ptr() for weight in model.policy.parameters()]
+    with warmed_up(model.policy, CPU):
+        model.train()
+        torch.rand(3)
+        assert everything(model) != before
+    assert everything(model) == before
+    assert [weight.data_ptr() for weight in model.policy.parameters()] == addresses
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimizer_made_in_a_warm_up_begins_as_a_new_one(env: VecEnv, optimizer: Any) -> None:
+    models = [make(env, A2C, optimizer) for _ in range(2)]
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(weight.shape, generator=generator) for weight in models[0].policy.parameters()]
+
+    def step(model: Any) -> None:
+        for weight, gradient in zip(model.policy.parameters(), gradients, strict=True):
+            weight.grad = gradient.clone()
+        model.policy.optimizer.step()
+
+    with warmed_up(models[0].policy, CPU):
+        step(models[0])
+        step(models[0])
+    for model in models:
+        step(model)
+    assert everything(models[0]) == everything(models[1])
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, ForeachRMSpropTFLike])
+def test_a_learning_rate_in_memory_changes_nothing(env: VecEnv, optimizer: Any) -> None:
+    plain, capturable = (make(env, A2C, optimizer).policy for _ in range(2))
+    if optimizer is torch.optim.Adam:  # on the CPU, Adam with a tensor for a rate is the fused one
+        plain.optimizer.param_groups[0]["fused"] = True
+    for number, lr in enumerate((0.1, 0.01, 0.01)):
+        for policy in (plain, capturable):
+            if policy is capturable and number == 1:  # with state, as after loading a file
+                make_capturable(policy.optimizer)
+                policy.optimizer.param_groups[0]["capturable"] = False  # which PyTorch has for GPUs alone
+            memory = [group["lr"] for group in policy.optimizer.param_groups]
+            for group in policy.optimizer.param_groups:
+                group["lr"] = lr
+                group["fused"] = optimizer is torch.optim.Adam
+            if policy is capturable and number:
+                set_learning_rate(policy.optimizer, memory)
+                assert policy.optimizer.param_groups[0]["lr"] is memory[0]
+            generator = torch.Generator().manual_seed(number)
+            for weight in policy.parameters():
+                weight.grad = torch.randn(weight.shape, generator=generator)
+            policy.optimizer.step()
+    for one, other in zip(plain.parameters(), capturable.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+    saved, expected = portable(capturable.optimizer.state_dict()), plain.optimizer.state_dict()
+    assert saved["param_groups"][0]["lr"] == pytest.approx(0.01)
+    assert not saved["param_groups"][0].get("capturable")
+    steps = [[float(values["step"]) for values in state["state"].values()] for state in (saved, expected)]
+    assert steps[0] == steps[1] == [3.0] * len(steps[0])
+    if optimizer is ForeachRMSpropTFLike:
+        assert type(saved["state"][0]["step"]) is int, "as stock SB3 has it"
+
+
+def test_a_recording_that_fails_costs_speed_and_nothing_else(
+    env: VecEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(env, PPO)
+    model.learn(16)
+    before = everything(model)
+
+    def fail(self: Captured, arguments: Any) -> None:
+        self.function(*arguments)
+        raise RuntimeError("operation not permitted when stream is capturing\nmore words")
+
+    monkeypatch.setattr(Captured, "_record", fail)
+    train = Captured(lambda samples: model._descend_on(samples, torch.tensor(0.2)), CPU, model.policy)
+    train.fails = False
+    (samples,) = model.rollout_buffer.minibatches()
+    with pytest.warns(UserWarning, match=r"CUDA graphs are left out.*capturing$"):
+        train(samples)
+    assert everything(model)[1][0]["step"] == before[1][0]["step"] + 1
+    train(samples)
+    assert everything(model)[1][0]["step"] == before[1][0]["step"] + 2
+
+
+def test_float32_stays_what_the_process_has_set(env: VecEnv) -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    make(env, PPO).learn(16)
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
