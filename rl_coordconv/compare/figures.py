@@ -101,7 +101,10 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
         for axes in panels
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=4)
+    # About 0.1 inch a letter and half an inch for the line, or the legend is cut off.
+    widest = 0.5 + 0.1 * max(map(len, handles), default=0)
+    columns = max(1, min(4, int(figure.get_figwidth() / widest)))
+    figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=columns)
 
 
 def _speeds(analysis: Analysis) -> dict[str, float]:
