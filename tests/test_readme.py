@@ -62,7 +62,8 @@ def shrink(file: Path) -> None:
 @pytest.mark.slow
 def test_every_command_runs(script, tmp_path) -> None:
     """In the order of the README, as one evaluates what another has trained."""
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for folder in ("configs", "agents"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     shrink(tmp_path / "configs" / "compare" / "smoke.yaml")
     for _, path, *args in [words for words in commands() if words[0] == "python"]:
         name = Path(path).stem
@@ -70,7 +71,7 @@ def test_every_command_runs(script, tmp_path) -> None:
         small = [] if "--resume" in args else SMALL.get(kind, [])
         assert script(name, *args, *small) == 0, args
     pictures = {path.name for path in tmp_path.rglob("*") if path.suffix in (".gif", ".png")}
-    assert {"agent.gif", "figure.png"} <= pictures
+    assert {"agent.gif", "shifts.png", "figure.png"} <= pictures
     drawn = {path.relative_to(tmp_path / "runs").parts[0] for path in tmp_path.rglob("figure.png")}
     assert {"toy", "gan", "detection"} <= drawn
     assert (tmp_path / "runs" / "smoke" / "report.html").exists()
