@@ -64,7 +64,7 @@ says little about the method.
 ```python
 from rl_coordconv import load_agent
 
-model = load_agent("{folder}")     # no unpickling; shapes and hashes are checked
+model = load_agent("{folder}")  # no unpickling; shapes and hashes are checked
 action, _ = model.predict(frames)  # frames: (batch, {stack}, {size}, {size}) uint8
 ```
 
