@@ -114,9 +114,7 @@ def split_optimizer_state(policy: nn.Module, state: dict[str, Any]) -> dict[str,
     :param state: From ``optimizer.state_dict()``
     :return: The same in terms of ``weight`` and ``coord_weight``; a state of today's kind as it is
     """
-    layers = {
-        f"{name}.": layer for name, layer in policy.named_modules() if isinstance(layer, CoordConvLayer)
-    }
+    layers = {name: layer for name, layer in policy.named_modules() if isinstance(layer, CoordConvLayer)}
     names = [name for name, _ in policy.named_parameters()]
     [group] = state["param_groups"]
     old_names = [name for name in names if not name.endswith(".coord_weight")]
@@ -127,7 +125,7 @@ def split_optimizer_state(policy: nn.Module, state: dict[str, Any]) -> dict[str,
         values = state["state"].get(old_names.index(plain_name(name)))
         prefix, _, kind = name.rpartition(".")
         if values is not None:
-            layer = layers.get(f"{prefix}.") if kind.endswith("weight") else None
+            layer = layers.get(prefix) if kind.endswith("weight") else None
             new[index] = _part_of(layer, kind, values) if layer else values
     return {"state": new, "param_groups": [{**group, "params": list(range(len(names)))}]}
 

@@ -154,9 +154,11 @@ class CoordConvLayer(nn.Module):
 
         :param fn: E.g. SB3's orthogonal initialisation
         """
+        if self.coord_init == "zeros":  # whatever initialises the image's weights
+            return super().apply(fn)
         before = self.weight.detach().clone()
         super().apply(fn)
-        if self.coord_init == "concat" and not torch.equal(before, self.weight):
+        if not torch.equal(before, self.weight):
             self._reset_coordinates(fn)
         return self
 
@@ -165,8 +167,11 @@ class CoordConvLayer(nn.Module):
     ) -> None:
         """Split the weight of a literal concat layer, as version 0.1.0 and others have it."""
         weight, coords = state_dict.get(f"{prefix}weight"), f"{prefix}coord_weight"
-        literal = self._literal_layer("meta").weight.shape
-        if coords not in state_dict and weight is not None and weight.shape == literal:
+        if (
+            coords not in state_dict
+            and weight is not None
+            and weight.shape == self._literal_layer("meta").weight.shape
+        ):
             image, part = self._split(weight)
             state_dict[f"{prefix}weight"], state_dict[coords] = image, part / self.coord_scale
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def is_traced() -> bool:
+    """Whether a graph is being recorded, into which no cache and no Python function of ours may go."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 class PositionalTerm:
     """
     The batch-independent term of a CoordConv layer, and its cache for rollouts and evaluation.
@@ -36,7 +41,7 @@ class PositionalTerm:
         :param key: All that it depends on
         :param make: Makes it
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if is_traced():
             return make()
         if self.constants is None or self.constants[0] != key:
             # A tensor made in inference mode could not be used for training later.
@@ -54,8 +59,7 @@ class PositionalTerm:
         :return: ``(1, out_channels, out_height, out_width)``
         """
         differentiated = torch.is_grad_enabled() and weight.requires_grad
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if differentiated or traced or weight.device.type != "cpu":
+        if differentiated or is_traced() or weight.device.type != "cpu":
             return compute()
         if self.term is None or self.term[0] != key or not torch.equal(self.term[1], weight):
             with torch.inference_mode(False), torch.no_grad():
@@ -68,7 +72,7 @@ def add_term(out: Tensor, term: Tensor) -> Tensor:
     if out.dim() == 3:
         return out.add_(term[0].to(out.dtype))
     term = term.to(out.dtype)
-    eager = torch.is_grad_enabled() and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    eager = torch.is_grad_enabled() and not is_traced()
     if not (eager and out.is_contiguous(memory_format=torch.channels_last)):
         return out.add_(term)
     return _AddChannelsLast.apply(out, term.contiguous(memory_format=torch.channels_last))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rl_coordconv.errors import UserError, choose
+from rl_coordconv.layers import COORD_INITS
 from rl_coordconv.tasks.detection.detector import Detector
 from rl_coordconv.tasks.detection.digit_images import Digits, load_digits
 from rl_coordconv.tasks.detection.figures import draw_detection
@@ -39,7 +40,6 @@ SHOWN = 8
 ARMS = ("plain", "coordconv")
 DETECTORS: dict[str, type[ProposalNetwork]] = {"two-stage": Detector, "released": ReleasedProposalNetwork}
 OPTIMIZERS = ("adam", "sgd")
-COORD_INITS = ("concat", "zeros")
 
 
 @dataclass(kw_only=True)
