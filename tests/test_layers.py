@@ -515,3 +515,15 @@ def test_gradients_in_channels_last(layer_class: type[CoordConv2d] | type[CoordC
         grads.append((out, leaf.grad, *(parameter.grad.clone() for parameter in layer.parameters())))
     for plain, last in zip(*grads, strict=True):
         torch.testing.assert_close(plain, last, rtol=1e-12, atol=1e-12)
+
+
+def test_term_follows_the_type_of_the_weights():
+    layer = CoordConv2d(3, 4, 3)
+    images = torch.rand(2, 3, 8, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        layer(images)
+    layer.to(torch.bfloat16)
+    with torch.no_grad():
+        out = layer(images.to(torch.bfloat16))
+        expected = torch.conv2d(AddCoords()(images), layer.concat_weight().float(), layer.bias.float())
+    torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0.05)

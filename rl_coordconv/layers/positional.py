@@ -56,10 +56,9 @@ class PositionalTerm:
         :param key: Everything but the weight that the term depends on
         :param weight: The coordinate part of the weight
         :param compute: Makes the term
-        :return: ``(1, out_channels, out_height, out_width)``
+        :return: ``(out_channels, out_height, out_width)``
         """
-        differentiated = torch.is_grad_enabled() and weight.requires_grad
-        if differentiated or is_traced() or weight.device.type != "cpu":
+        if is_traced() or weight.device.type != "cpu":
             return compute()
         if self.term is None or self.term[0] != key or not torch.equal(self.term[1], weight):
             with torch.inference_mode(False), torch.no_grad():
@@ -67,15 +66,21 @@ class PositionalTerm:
         return self.term[2]
 
 
-def add_term(out: Tensor, term: Tensor) -> Tensor:
+def is_differentiated(weight: Tensor) -> bool:
+    """Whether a gradient of the weight may be asked for, in a pass that is not being recorded as a graph."""
+    return torch.is_grad_enabled() and weight.requires_grad and not is_traced()
+
+
+def is_channels_last(images: Tensor) -> bool:
+    """Whether images lie in memory pixel by pixel."""
+    return images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
+
+
+def add_differentiated(out: Tensor, term: Tensor) -> Tensor:
     """Add the positional term, in place: a convolution's backward pass does not need its output."""
-    if out.dim() == 3:
-        return out.add_(term[0].to(out.dtype))
-    term = term.to(out.dtype)
-    eager = torch.is_grad_enabled() and not is_traced()
-    if not (eager and out.is_contiguous(memory_format=torch.channels_last)):
-        return out.add_(term)
-    return _AddChannelsLast.apply(out, term.contiguous(memory_format=torch.channels_last))
+    if is_channels_last(out):
+        return _AddChannelsLast.apply(out, term)
+    return out.add_(term)
 
 
 class _AddChannelsLast(torch.autograd.Function):
@@ -98,4 +103,4 @@ class _AddChannelsLast(torch.autograd.Function):
         # A matrix product sums a large batch in half the time of sum(0); in low precision it would round.
         is_exact = flat.dtype in (torch.float32, torch.float64)
         summed = flat.new_ones(1, len(flat)) @ flat if is_exact else flat.sum(0)
-        return grad, summed.view(1, *grad.shape[2:], -1).permute(0, 3, 1, 2)
+        return grad, summed.view(*grad.shape[2:], -1).permute(2, 0, 1)

@@ -1,0 +1,169 @@
+"""``torch.nn.Conv2d`` with coordinates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_coordconv.layers.base import CoordConvLayer, CoordInit, CoordScale, reset
+from rl_coordconv.layers.coords import coordinate_map
+from rl_coordconv.layers.positional import add_differentiated, is_channels_last, is_differentiated
+
+
+class CoordConv2d(CoordConvLayer, nn.Conv2d):
+    """
+    A ``torch.nn.Conv2d`` that sees where it is (paper section 3).
+
+    Arguments are those of ``torch.nn.Conv2d``, plus those below. ``weight`` is that of ``torch.nn.Conv2d``;
+    ``coord_weight`` has the shape ``(out_channels, 2 or 3, kernel height, kernel width)``. With the defaults
+    it is the paper's layer, ``conv(concat(x, coordinates))``.
+
+    :param with_r: Add the distance from the centre as a third coordinate
+    :param coord_init: ``concat`` draws ``coord_weight`` as the literal concat layer would, ``zeros`` starts
+        as exactly the plain convolution
+    :param coord_scale: Factor on the coordinates, or ``window`` for one over the window's pixels
+    :raises UserError: ``coord_init`` or ``coord_scale`` is not allowed
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        with_r: bool = False,
+        coord_init: CoordInit = "concat",
+        coord_scale: CoordScale = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._add_coordinates(with_r, coord_init, coord_scale)
+
+    @classmethod
+    def from_conv(
+        cls,
+        conv: nn.Conv2d,
+        with_r: bool = False,
+        coord_init: CoordInit = "zeros",
+        coord_scale: CoordScale = 1.0,
+    ) -> CoordConv2d:
+        """
+        Return a layer with the weights of a plain convolution, which computes the same as that at first.
+
+        The random state stays as it was.
+
+        :param conv: Trained or new; it is not changed, and no parameter is shared
+        :param with_r: Add the distance from the centre as a third coordinate
+        :param coord_init: ``concat`` draws coordinate weights, so that the layer does not compute the same
+        :param coord_scale: As for the layer
+        """
+        layer = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias is not None,
+            conv.padding_mode,
+            "meta",  # draws no random numbers
+            conv.weight.dtype,
+            with_r=with_r,
+            coord_init=coord_init,
+            coord_scale=coord_scale,
+        ).to_empty(device=conv.weight.device)
+        layer._reset_coordinates(reset)
+        layer.load_state_dict({**conv.state_dict(), "coord_weight": layer.coord_weight})
+        return layer.train(conv.training)
+
+    def _literal_layer(self, device: Any) -> nn.Conv2d:
+        channels = self.in_channels + self.groups * (3 if self.with_r else 2)
+        size = (channels, self.out_channels, self.kernel_size)
+        options = {"groups": self.groups, "bias": self.bias is not None, "dtype": self.weight.dtype}
+        return nn.utils.skip_init(nn.Conv2d, *size, **options, device=device)
+
+    def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
+        split = self.in_channels // self.groups
+        return concat[:, :split], concat[:, split:]
+
+    def concat_weight(self) -> Tensor:
+        """
+        Return the weight of the literal concat layer that computes the same.
+
+        :return: ``(out_channels, in_channels / groups + 2 or 3, kernel height, kernel width)``
+        """
+        return torch.cat([self.weight, self.coord_weight * self.coord_scale], 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """
+        Return ``conv(concat(input, coord_scale * coordinates))``.
+
+        :param input: ``(batch, in_channels, height, width)`` or without the batch
+        :return: ``(batch, out_channels, out_height, out_width)`` or without the batch
+        """
+        size = input.shape[-2:]
+        if is_differentiated(self.coord_weight):
+            # The bias goes with the coordinates: its gradient is a sum of what theirs is computed from.
+            out = self._conv_forward(input, self.weight, None)
+            return add_differentiated(out, self._term(size, out, self.bias))
+        out = self._conv_forward(input, self.weight, self.bias)
+        key = (size, self.coord_weight.dtype, out.dtype, is_channels_last(out), *self._options())
+        return out.add_(self._cached(key, self.coord_weight, lambda: self._term(size, out)))
+
+    def positional_bias(self, height: int, width: int) -> Tensor:
+        """
+        Return what each filter adds where, for images of this size; the bias is not in it.
+
+        :param height: Of the input
+        :param width: Of the input
+        :return: ``(out_channels, out_height, out_width)``
+        """
+        options: Any = {"device": "meta", "dtype": self.coord_weight.dtype}
+        image = torch.empty(self.in_channels, height, width, **options)
+        return self._term(image.shape[-2:], self._conv_forward(image, self.weight.to("meta"), None))
+
+    def _options(self) -> tuple[Any, ...]:
+        return self.stride, self.padding, self.dilation, self.coord_scale
+
+    def _term(self, size: torch.Size, out: Tensor, bias: Tensor | None = None) -> Tensor:
+        """
+        Return the positional term plus ``bias``.
+
+        :param size: Height and width of the input
+        :param out: What it is to be added to
+        :return: ``(out_channels, out_height, out_width)``
+        """
+        coords = self.coord_weight
+        taps_last = is_channels_last(coords)
+        key = (size, taps_last, coords.dtype, coords.device, *self._options())
+        patches = self._cached.constant(key, lambda: self._patches(size, taps_last))
+        weight = (coords.permute(0, 2, 3, 1) if taps_last else coords).flatten(1)  # as it lies in memory
+        # One matrix product: a convolution of two channels would cost several times as much.
+        with torch.autocast(coords.device.type, enabled=False):
+            if is_channels_last(out):  # in its order, so that neither it nor its gradient is copied
+                term = _linear(patches.T, weight.T, bias).T
+            else:
+                term = _linear(weight, patches, None if bias is None else bias[:, None])
+        return term.unflatten(1, out.shape[-2:]).to(out.dtype)
+
+    def _patches(self, size: torch.Size, taps_last: bool) -> Tensor:
+        """
+        Return the scaled coordinates under every window, in the order of the weights.
+
+        :return: ``(coordinate channels * kernel height * kernel width, out_height * out_width)``
+        """
+        coords = self.coord_weight
+        channels = coordinate_map(size[0], size[1], self.with_r, coords.device, coords.dtype)
+        taps = coords[0].numel()
+        pick = torch.eye(taps, dtype=coords.dtype, device=coords.device).view(taps, *coords.shape[1:])
+        with torch.autocast(coords.device.type, enabled=False):
+            repeated = channels.repeat(self.groups, 1, 1)[None]
+            picked = self._conv_forward(repeated, pick.repeat(self.groups, 1, 1, 1), None)[0, :taps]
+        patches = picked.flatten(1) * self.coord_scale
+        if taps_last:
+            patches = patches.unflatten(0, coords.shape[1:]).permute(1, 2, 0, 3).flatten(0, 2)
+        return patches
+
+
+def _linear(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    return left @ right if bias is None else torch.addmm(bias, left, right)

@@ -1,0 +1,115 @@
+"""``torch.nn.ConvTranspose2d`` with coordinates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rl_coordconv.layers.base import CoordConvLayer, CoordInit, CoordScale
+from rl_coordconv.layers.coords import coordinate_map
+from rl_coordconv.layers.positional import add_differentiated, is_channels_last, is_differentiated
+
+
+class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
+    """
+    A ``torch.nn.ConvTranspose2d`` that sees where it is.
+
+    Arguments are those of ``torch.nn.ConvTranspose2d``, plus those of :class:`CoordConv2d`. ``weight`` is
+    that of ``torch.nn.ConvTranspose2d``; ``coord_weight`` has the shape
+    ``(groups * (2 or 3), out_channels / groups, kernel height, kernel width)``.
+
+    :param with_r: Add the distance from the centre as a third coordinate
+    :param coord_init: ``concat`` draws ``coord_weight`` as the literal concat layer would, ``zeros`` starts
+        as exactly the plain layer
+    :param coord_scale: Factor on the coordinates, or ``window`` for one over the window's pixels
+    :raises UserError: ``coord_init`` or ``coord_scale`` is not allowed
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        with_r: bool = False,
+        coord_init: CoordInit = "concat",
+        coord_scale: CoordScale = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._add_coordinates(with_r, coord_init, coord_scale)
+
+    def _literal_layer(self, device: Any) -> nn.ConvTranspose2d:
+        channels = self.in_channels + self.groups * (3 if self.with_r else 2)
+        size = (channels, self.out_channels, self.kernel_size)
+        options = {"groups": self.groups, "bias": self.bias is not None, "dtype": self.weight.dtype}
+        return nn.utils.skip_init(nn.ConvTranspose2d, *size, **options, device=device)
+
+    def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
+        grouped = concat.unflatten(0, (self.groups, -1))
+        split = self.in_channels // self.groups
+        return grouped[:, :split].flatten(0, 1), grouped[:, split:].flatten(0, 1)
+
+    def concat_weight(self) -> Tensor:
+        """
+        Return the weight of the literal concat layer that computes the same.
+
+        :return: ``(in_channels + groups * (2 or 3), out_channels / groups, kernel height, kernel width)``;
+            each group's rows end with its coordinates
+        """
+        parts = (self.weight, self.coord_weight * self.coord_scale)
+        return torch.cat([part.unflatten(0, (self.groups, -1)) for part in parts], 1).flatten(0, 1)
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        """
+        Return ``conv_transpose(concat(input, coord_scale * coordinates))``.
+
+        :param input: ``(batch, in_channels, height, width)`` or without the batch
+        :param output_size: As in ``torch.nn.ConvTranspose2d``
+        :return: ``(batch, out_channels, out_height, out_width)`` or without the batch
+        """
+        sizes: Any = (self.stride, self.padding, self.kernel_size, 2, self.dilation)
+        output_padding = self._output_padding(input, output_size, *sizes)
+        size, padding = input.shape[-2:], tuple(output_padding)
+        out = self._transposed(input, self.weight, self.bias, padding)
+        if is_differentiated(self.coord_weight):
+            return add_differentiated(out, self._term(size, padding, out))
+        key = (size, padding, self.coord_weight.dtype, out.dtype, is_channels_last(out), *self._options())
+        return out.add_(self._cached(key, self.coord_weight, lambda: self._term(size, padding, out)))
+
+    def positional_bias(self, height: int, width: int) -> Tensor:
+        """
+        Return what each filter adds where, for images of this size; the bias is not in it.
+
+        :param height: Of the input
+        :param width: Of the input
+        :return: ``(out_channels, out_height, out_width)``
+        """
+        return self._term(torch.Size((height, width)), self.output_padding, self.coord_weight)
+
+    def _options(self) -> tuple[Any, ...]:
+        return self.stride, self.padding, self.dilation, self.coord_scale
+
+    def _term(self, size: torch.Size, output_padding: tuple[int, ...], out: Tensor) -> Tensor:
+        """Return the positional term ``(out_channels, out_height, out_width)``."""
+        coords = self.coord_weight
+
+        def make() -> Tensor:
+            channels = coordinate_map(size[0], size[1], self.with_r, coords.device, coords.dtype)
+            return channels.repeat(self.groups, 1, 1) * self.coord_scale
+
+        key = (size, coords.dtype, coords.device, self.coord_scale)
+        channels = self._cached.constant(key, make)
+        with torch.autocast(coords.device.type, enabled=False):
+            term = self._transposed(channels, coords, None, output_padding)
+        return term.to(out.dtype)
+
+    def _transposed(
+        self, images: Tensor, weight: Tensor, bias: Tensor | None, output_padding: tuple[int, ...]
+    ) -> Tensor:
+        stride: Any = self.stride
+        padding: Any = self.padding
+        dilation: Any = self.dilation
+        return F.conv_transpose2d(
+            images, weight, bias, stride, padding, output_padding, self.groups, dilation
+        )
