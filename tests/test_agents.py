@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 
@@ -27,6 +28,14 @@ def test_the_table_has_the_measured_score_and_the_folder_is_light(name: str) -> 
     assert f"{metrics['mean']:.1f} ± {metrics['std']:.1f}" in row
     assert metrics["games"] >= 100
     assert (AGENTS / name / "play.gif").stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_hub_reads_the_card(name: str) -> None:
+    metrics = json.loads((AGENTS / name / "metrics.json").read_text())
+    card = huggingface_hub.ModelCard.load(AGENTS / name / "README.md")
+    [result] = card.data.eval_results
+    assert result.metric_value == f"{metrics['mean']:.2f} +/- {metrics['std']:.2f}"
 
 
 @pytest.mark.slow

@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import GameResult
 from rl_coordconv.compare.positions import positional_biases
-from rl_coordconv.compare.published import RL_ZOO
 from rl_coordconv.compare.statistics import Estimate, performance_profile
 from rl_coordconv.runs.folder import atomic_path
+from rl_coordconv.runs.published import RL_ZOO
 
 COLUMNS = 3
 GAMES_PER_PAGE = 12

@@ -12,8 +12,8 @@ from rl_coordconv.compare import statistics
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.figures import algorithms
 from rl_coordconv.compare.games import ArmOnGame, GameResult
-from rl_coordconv.compare.published import RL_ZOO
 from rl_coordconv.compare.wording import number
+from rl_coordconv.runs.published import RL_ZOO
 
 TEX_SPECIAL = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"}
 

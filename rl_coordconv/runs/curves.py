@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -35,3 +36,34 @@ def plot_curves(arms: Mapping[str, Sequence[RunFolder]], title: str, path: Path,
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def write_curve(run: RunFolder, path: Path, title: str, points: int = 100) -> bool:
+    """
+    Write a run's learning curve as ``.csv`` and ``.png``; nothing if no game has ended.
+
+    :param run: The run
+    :param path: Without ending
+    :param title: Title of the picture
+    :param points: Stretches of equal length that training is divided into; those in which no game ended are
+        left out
+    :return: Whether there is a curve
+    """
+    steps, returns = run.read_games()
+    if not len(steps):
+        return False
+    edges = np.linspace(0, steps.max(), points + 1)
+    stretch = np.clip(np.searchsorted(edges, steps) - 1, 0, points - 1)
+    rows = [
+        (round(edges[index + 1]), int((stretch == index).sum()), returns[stretch == index].mean())
+        for index in np.unique(stretch)
+    ]
+    lines = ["step,games,mean_return", *(f"{step},{games},{mean:.2f}" for step, games, mean in rows)]
+    path.with_suffix(".csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    axes.plot([row[0] for row in rows], [row[2] for row in rows])
+    axes.set(xlabel="steps (4 frames each)", ylabel="mean raw return", title=title)
+    axes.grid(alpha=0.3)
+    figure.savefig(path.with_suffix(".png"), dpi=100)
+    plt.close(figure)
+    return True

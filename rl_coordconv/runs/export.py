@@ -3,10 +3,11 @@ Agents to hand on: tensors and text, nothing in them that can run code.
 
 On disk, in the folder::
 
-    README.md           model card: game, arm, steps, scores, command, versions
+    README.md           model card: game, arm, steps, scores, command, versions; metadata for the Hub
     model.safetensors   the policy's weights
     config.yaml         how to rebuild the policy
     metrics.json        scores of the run's evaluation of this agent
+    curve.csv, .png     how it learned: mean return in each of 100 stretches of training
     policy.onnx         on request: frames to action logits and value
     play.gif            on request: a game
     SHA256SUMS          hashes of all of these, checked before anything is read
@@ -31,55 +32,19 @@ from torch import Tensor, nn
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.card import make_card, training_command
+from rl_coordconv.runs.curves import write_curve
 from rl_coordconv.runs.evaluation import summarise
-from rl_coordconv.runs.folder import RunFolder, versions
+from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.video import write_video
 
 MODEL = "model.safetensors"
 ONNX = "policy.onnx"
 GIF = "play.gif"
+CURVE = "curve"
 HASHES = "SHA256SUMS"
 EXTRACTOR = "features_extractor."
 ALIASES = ("pi_features_extractor.", "vf_features_extractor.")
-
-CARD = """# {game}: {algo} with {arm}
-
-A Stable-Baselines3 agent trained with rl-coordconv for the
-Atari game {game}.
-
-| | |
-|---|---|
-| game | {game} |
-| arm | {arm} (extractor `{extractor}`) |
-| algorithm | {algo} |
-| steps | {steps:,} (4 frames each) |
-| seed | {seed} |
-| score | {score} |
-
-Raw return of full games, actions sampled, as DeepMind's preprocessing has it; one training run with one seed
-says little about the method.
-{picture}
-## Use
-
-```python
-from rl_coordconv import load_agent
-
-model = load_agent("{folder}")  # no unpickling; shapes and hashes are checked
-action, _ = model.predict(frames)  # frames: (batch, {stack}, {size}, {size}) uint8
-```
-
-or `python scripts/evaluate.py {folder} --gif agent.gif`.
-
-## Where it comes from
-
-Trained by
-
-```
-{command}
-```
-
-with {versions}.
-"""
 
 
 class PolicyOutputs(nn.Module):
@@ -134,10 +99,16 @@ def export_agent(
         shared = dataclasses.replace(config, device="auto", output="runs")
         (draft / "config.yaml").write_text(shared.to_yaml(), encoding="utf-8")
         (draft / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        card = _card(config, metrics, model_file, folder, has_film=bool(film))
-        (draft / "README.md").write_text(card, encoding="utf-8")
+        pictures = {}
         if film:
             write_video(film, draft / GIF)
+            pictures["A game of the agent"] = GIF
+        if write_curve(
+            _run(model_file), draft / CURVE, f"{config.game}: {config.algo.upper()} with {config.arm}"
+        ):
+            pictures["How it learned"] = f"{CURVE}.png"
+        card = make_card(config, metrics, training_command(model_file), folder.name, pictures)
+        (draft / "README.md").write_text(card, encoding="utf-8")
         if onnx:
             _export_onnx(policy, draft / ONNX)
         names = sorted(path.name for path in draft.iterdir())
@@ -188,45 +159,19 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _run(model_file: Path) -> RunFolder:
+    return RunFolder(next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file()))
+
+
 def _metrics(model_file: Path) -> dict[str, Any]:
     """Return the evaluation of the agent in a zip: the best one's, else the last."""
-    run = RunFolder(next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file()))
+    run = _run(model_file)
     records = run.read_evaluations()
     if not records:
         return {}
     best = max(records, key=lambda record: float(np.mean(record["returns"])))
     record = best if model_file == run.best_model else records[-1]
     return {"step": record["step"], "games": len(record["returns"]), **summarise(record["returns"])}
-
-
-def _card(config: RunConfig, metrics: dict[str, Any], model_file: Path, folder: Path, has_film: bool) -> str:
-    score = "not evaluated"
-    if metrics:
-        score = "{mean:.1f} ± {std:.1f} over {games} games (IQM {iqm:.1f}, min {min:.0f}, max {max:.0f})"
-        score = score.format(**metrics)
-    return CARD.format(
-        game=config.game,
-        arm=config.arm,
-        extractor=config.extractor,
-        algo=config.algo.upper(),
-        steps=metrics.get("step", config.total_timesteps),
-        seed=config.seed,
-        score=score,
-        folder=folder.name,
-        picture=f"\n![A game of the agent]({GIF})\n" if has_film else "",
-        stack=N_STACK,
-        size=SCREEN_SIZE,
-        command=_command(model_file),
-        versions=", ".join(f"{name} {version}" for name, version in versions().items()),
-    )
-
-
-def _command(model_file: Path) -> str:
-    file = next(
-        (parent / "command.txt" for parent in model_file.parents[:2] if (parent / "command.txt").is_file()),
-        None,
-    )
-    return file.read_text(encoding="utf-8").strip() if file else "(not recorded)"
 
 
 def _export_onnx(policy: ActorCriticPolicy, path: Path) -> None:

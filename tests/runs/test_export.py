@@ -13,6 +13,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import huggingface_hub
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from stable_baselines3 import PPO
 
 from rl_coordconv import load_agent
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.curves import write_curve
 from rl_coordconv.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +142,29 @@ def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
         f"torch {torch.__version__}",
     ):
         assert text in card
+
+
+def test_card_holds_what_the_hub_reads(exported):
+    data = huggingface_hub.ModelCard.load(exported / "README.md").data
+    metrics = json.loads((exported / "metrics.json").read_text())
+    assert data.library_name == "stable-baselines3"
+    assert {"FreewayNoFrameskip-v4", "reinforcement-learning", "coordconv"} <= set(data.tags)
+    [result] = data.eval_results
+    assert (result.task_type, result.dataset_name) == ("reinforcement-learning", "FreewayNoFrameskip-v4")
+    assert result.metric_type == "mean_reward"
+    assert result.metric_value == f"{metrics['mean']:.2f} +/- {metrics['std']:.2f}"
+
+
+def test_curve_is_that_of_the_run(tmp_path):
+    run = RunFolder(ROOT / "tests" / "data" / "v1" / "ppo_run")
+    steps, returns = run.read_games()
+    assert write_curve(run, tmp_path / "curve", "a run", points=3)
+    rows = [line.split(",") for line in (tmp_path / "curve.csv").read_text().splitlines()[1:]]
+    assert sum(int(games) for _, games, _ in rows) == len(returns)
+    total = sum(int(games) * float(mean) for _, games, mean in rows)
+    assert total == pytest.approx(returns.sum(), abs=0.01 * len(returns))
+    assert int(rows[-1][0]) == steps.max()
+    assert imageio.imread(tmp_path / "curve.png").std() > 0
 
 
 def test_evaluate_takes_the_folder(exported, script, capsys):

@@ -1,4 +1,4 @@
-"""Published scores to set a comparison beside."""
+"""Published scores to set runs beside."""
 
 from __future__ import annotations
 
