@@ -20,7 +20,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from rl_coordconv import CoordConvNatureCNN, make_atari_vec_env
-from rl_coordconv.algorithms import A2C, PPO
+from rl_coordconv.algorithms import A2C, PPO, on_policy
 from rl_coordconv.algorithms.buffer import DeviceRolloutBuffer
 from rl_coordconv.algorithms.frames import FrameStore
 from rl_coordconv.algorithms.losses import log_prob_and_entropy
@@ -83,10 +83,20 @@ def test_same_weights_and_log_as_sb3_to_the_bit(
     assert one._n_updates == other._n_updates
 
 
+# Relative to the norm, for each parameter. Seen: gradients 1e-6 in fp32, 3e-2 in bf16.
+@pytest.mark.parametrize(("precision", "outputs", "gradients"), [("fp32", 1e-5, 1e-4), ("bf16", 2e-2, 1e-1)])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_gradient_of_a_minibatch_is_that_of_float64(env: VecEnv, channels_last: bool) -> None:
+def test_gradient_of_a_minibatch_is_that_of_float64(
+    env: VecEnv,
+    monkeypatch: pytest.MonkeyPatch,
+    channels_last: bool,
+    precision: str,
+    outputs: float,
+    gradients: float,
+) -> None:
     """Weights after Adam are ill conditioned: it turns rounding of gradients near 0 into steps."""
-    switches: dict[str, Any] = {"buffer": "device", "channels_last": channels_last}
+    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "")  # emulated where there are no units
+    switches = {"buffer": "device", "channels_last": channels_last, "precision": precision}
     model = PPO("CnnPolicy", env, seed=1, device="cpu", policy_kwargs=POLICY, **switches, **PPO_SIZE)
     frames = torch.as_tensor(np.random.default_rng(0).integers(0, 256, (16, 4, 84, 84), dtype=np.uint8))
     actions, coefficients = torch.arange(16) % 4, torch.linspace(-1, 1, 48).view(3, 16)
@@ -101,12 +111,11 @@ def test_gradient_of_a_minibatch_is_that_of_float64(env: VecEnv, channels_last: 
     values = policy.value_net(critic).flatten()
     expected = torch.stack([categorical.log_prob(actions), categorical.entropy(), values])
     (coefficients * expected).sum().backward()
-    # Seen: 2e-7 of the outputs, 1e-6 of the gradients; bfloat16 would be at 1e-2.
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    assert (found.double() - expected).norm() <= outputs * expected.norm()
     for ours, exact in zip(model.policy.parameters(), policy.parameters(), strict=True):
         assert ours.grad is not None
         assert exact.grad is not None
-        assert (ours.grad.double() - exact.grad).norm() <= 1e-4 * exact.grad.norm()
+        assert (ours.grad.double() - exact.grad).norm() <= gradients * exact.grad.norm()
 
 
 def test_a_copy_of_the_policy_computes_with_its_own_weights(env: VecEnv) -> None:
