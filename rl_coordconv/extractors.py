@@ -356,6 +356,13 @@ class Extractor:
             hidden |= {"with_r", "coord_init", "coord_scale"}
         return tuple(name for name in inspect.signature(self.cls.__init__).parameters if name not in hidden)
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What those arguments are where a user gives none, as plain values."""
+        found = inspect.signature(self.cls.__init__).parameters
+        values = {name: found[name].default for name in self.options}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
 
 EXTRACTORS: dict[str, Extractor] = {
     "cnn": Extractor(NatureCNN),
