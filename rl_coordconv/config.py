@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from gymnasium import spaces
 from rl_coordconv.envs import BACKENDS, HALVING, MAX_FRAMES, canonical_game
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError, choose
-from rl_coordconv.extractors import Pool, policy_kwargs
+from rl_coordconv.extractors import EXTRACTORS, Pool, policy_kwargs
 from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.layers import CoordInit
-from rl_coordconv.options import fill, read_yaml
+from rl_coordconv.options import fill, fits, read_yaml
 
 if TYPE_CHECKING:
     from rl_coordconv.cli import OneLineParser
@@ -176,9 +176,19 @@ class RunConfig:
         return {"max_frames": self.max_frames, "num_threads": self.num_threads or share}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the config as plain YAML values; hyperparameters are the section of the algorithm."""
+        """
+        Return the config as plain YAML values; hyperparameters are the section of the algorithm.
+
+        Options of the extractor that are not given have the values that it takes for them today, so that what
+        is written down means the same when its defaults change.
+        """
         values = dataclasses.asdict(self)
         hyperparameters = values.pop("hyperparameters")
+        hints = get_type_hints(RunConfig)
+        for name, default in EXTRACTORS[self.extractor].defaults.items():
+            given = values.get(name) is not None or name in self.extractor_kwargs
+            if name in EXTRACTOR_OPTIONS and not given and fits(default, hints[name]):
+                values[name] = default
         return {**values, self.algo: hyperparameters}
 
     def to_yaml(self) -> str:

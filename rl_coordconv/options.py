@@ -70,13 +70,22 @@ def fill(section: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 def _fit(value: Any, hint: Any, name: str) -> Any:
     """Return a value as its annotation has it, e.g. a whole number as a float."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = _kinds(hint)
     for kind in kinds:
         if _is(value, kind):
             return float(value) if kind is float else value
     readable = " or ".join(_readable(kind) for kind in kinds)
     choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     raise UserError(f"{name} is {value}: it must be {readable}{nearest(value, choices)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of an annotation's type."""
+    return any(_is(value, kind) for kind in _kinds(hint))
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -41,7 +41,9 @@ def test_resolved_yaml_reads_back_as_the_same_config(tmp_path):
         ["--game", "ALE/MsPacman-v5", "--algo", "a2c", "--coord-layers", "[0, 2]", "--seed", "7"]
     )
     (tmp_path / "config.yaml").write_text(config.to_yaml())
-    assert load_config(tmp_path / "config.yaml") == config
+    again = load_config(tmp_path / "config.yaml")
+    assert again.to_dict() == config.to_dict()
+    assert (again.coord_layers, again.n_envs, again.hyperparameters) == ([0, 2], 8, config.hyperparameters)
 
 
 def test_a_run_of_version_0_1_loads_under_todays_names():

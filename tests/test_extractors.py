@@ -211,13 +211,14 @@ def test_pooled_networks_are_small():
 
 def test_an_extractor_of_ones_own_is_one_line(monkeypatch, tmp_path):
     class Wide(NatureCNN):
-        def __init__(self, observation_space, features_dim=64, spread=1):
+        def __init__(self, observation_space, features_dim=64, spread=1, width=0.5):
             super().__init__(observation_space, features_dim * spread)
 
     monkeypatch.setitem(EXTRACTORS, "wide", Extractor(Wide))
     config = config_from_dict(
         {"game": "Pong", "extractor": "wide", "features_dim": 8, "extractor_kwargs": {"spread": 2}}, "here"
     )
+    assert config_from_dict(config.to_dict(), "a run's folder") == config, "what it writes is read back"
     kwargs = policy_kwargs(config.extractor, **config.extractor_options)
     env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
     assert PPO("CnnPolicy", env, policy_kwargs=kwargs).policy.features_dim == 16

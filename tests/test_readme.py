@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text()
 SMALL_TRAINING = [
     *("--total-timesteps", "64", "--n-envs", "2", "--eval-freq", "0", "--eval-episodes", "1"),
     *("--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1", "--features-dim", "16"),
+    *("--max-frames", "400"),
 ]
 SMALL = {
     "train": SMALL_TRAINING,
@@ -54,7 +55,8 @@ def test_every_command_is_of_a_kind_that_is_run_somewhere() -> None:
 def shrink(file: Path) -> None:
     """Make a comparison's runs as small as the others here."""
     values = yaml.safe_load(file.read_text())
-    values["common"] |= {"total_timesteps": 64, "n_envs": 2, "final_eval_episodes": 1, "features_dim": 16}
+    values["common"] |= {"total_timesteps": 64, "n_envs": 2, "final_eval_episodes": 1}
+    values["common"] |= {"features_dim": 16, "max_frames": 400}
     values["common"]["ppo"] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
     file.write_text(yaml.safe_dump(values))
 

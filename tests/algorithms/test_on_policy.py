@@ -29,7 +29,11 @@ from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
 FAST: dict[str, Any] = {"channels_last": True, "buffer": "device"}
 PPO_SIZE: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2}
 TF_STYLE = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
-POLICY = {"features_extractor_class": CoordConvNatureCNN, "net_arch": []}
+POLICY = {
+    "features_extractor_class": CoordConvNatureCNN,
+    "features_extractor_kwargs": {"features_dim": 64},
+    "net_arch": [],
+}
 
 
 @pytest.fixture

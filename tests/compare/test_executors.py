@@ -30,6 +30,7 @@ common:
   eval_freq: 0
   checkpoint_freq: 128
   features_dim: 32
+  max_frames: 400
   ppo: {{n_steps: 32, batch_size: 64, n_epochs: 1}}
 arms:
   cnn: {{extractor: cnn}}
@@ -77,21 +78,18 @@ def check_complete(folder: Path, steps: int) -> Comparison:
 
 
 @pytest.mark.slow
-def test_killed_and_started_again(start, tmp_path, capsys):
+def test_killed_and_started_again(start, script, tmp_path):
     folder = tmp_path / "runs" / "small"
     process = start("--slots", 2, steps=4096)
     wait_for(lambda: len(checkpoints(folder)) >= 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    process = start("--slots", 2, steps=4096)
-    _, log = process.communicate(timeout=300)
-    assert process.returncode == 0, log
+    again = ("compare", "--config", tmp_path / "small.yaml", "--slots", 2)
+    assert script(*again) == 0
     check_complete(folder, 4096)
     assert "--resume" in "".join(path.read_text() for path in (folder / "jobs").glob("*.log"))
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("final_model.zip")}
-    process = start("--slots", 2, steps=4096)
-    _, log = process.communicate(timeout=300)
-    assert process.returncode == 0, log
+    assert script(*again) == 0
     assert finished == {path: path.stat().st_mtime_ns for path in folder.rglob("final_model.zip")}
 
 
@@ -109,15 +107,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_refused_is_reported_not_retried_and_stops_no_other(start, tmp_path):
+def test_a_run_that_is_refused_is_reported_not_retried_and_stops_no_other(script, tmp_path, capsys):
     folder = tmp_path / "runs" / "small"
-    broken = load_comparison(write(tmp_path, steps=256)).jobs[0]
+    file = write(tmp_path, steps=256)
+    broken = load_comparison(file).jobs[0]
     (folder / "Breakout" / "cnn").mkdir(parents=True)
     (folder / "Breakout" / "cnn" / f"seed{broken.seed}").write_text("a file where a folder should be")
-    process = start("--retries", 1, steps=256)
-    _, log = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert log.count("failed: Breakout/cnn/seed1: exit code 2") == 1
+    assert script("compare", "--config", file, "--retries", 1) == 1
+    assert capsys.readouterr().err.count("failed: Breakout/cnn/seed1: exit code 2") == 1
     assert (folder / "jobs" / "Breakout_cnn_seed1.log").read_text().count("--- attempt") == 1
     assert (folder / "Breakout" / "coordconv" / "seed1" / "final_model.zip").is_file()
     assert "Not begun: Breakout/cnn/seed1" in (folder / "report.md").read_text()

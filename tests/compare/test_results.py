@@ -9,16 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.jobs import JobResult, make_jobs
-from rl_coordconv.compare.matrix import load_comparison
+from rl_coordconv.compare.matrix import check_existing_runs, check_recorded_options, load_comparison
 from rl_coordconv.compare.results import Results
 from rl_coordconv.compare.tidy import read_csv
+from rl_coordconv.config import EXTRACTOR_OPTIONS
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import Progress, RunFolder
 
+CONFIGS, RESULTS = (Path(__file__).parents[2] / path for path in ("configs/compare", "docs/results"))
+PUBLISHED = sorted(file.parent.name for file in RESULTS.glob("*/comparison.yaml"))
 MATRIX = """
 name: small
 games: [Breakout]
@@ -135,7 +139,10 @@ def test_recorded_runs_are_not_trained_again_and_diverged_ones_neither(written, 
     ("change", "message"),
     [
         ({"text": "common: {total_timesteps: 20_000}"}, "total_timesteps 10000.*wants 20000"),
-        ({"text": "arms: {cnn: {extractor: cnn}, coordconv: {coord_layers: [1]}}"}, "coord_layers None"),
+        (
+            {"text": "arms: {cnn: {extractor: cnn}, coordconv: {coord_layers: [1]}}"},
+            r"coord_layers \[0\].*wants \[1\]",
+        ),
     ],
 )
 def test_other_options_are_refused_and_nothing_is_overwritten(
@@ -161,6 +168,25 @@ def test_what_is_not_learned_from_may_differ_and_seeds_games_and_arms_be_added(r
     assert found.games == ("Qbert", "Breakout", "Pong")
     assert found.arms == ("cnn", "coordconv", "all")
     assert found.seeds == (2, 9, 1, 3, 4)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if (CONFIGS / f"{name}.yaml").exists()])
+def test_scores_that_the_documentation_keeps_are_of_the_comparison_that_makes_them(name):
+    """Those from before defaults were written down say null where today's say what null means."""
+    check_recorded_options(load_comparison(CONFIGS / f"{name}.yaml"), Comparison.load(RESULTS / name))
+
+
+def test_a_comparison_begun_before_defaults_were_written_down_goes_on(written, matrix_file):
+    comparison = written(lambda config: 1.0)
+    for file in (comparison.file, *comparison.folder.glob("*/*/seed*/config.yaml")):
+        values = yaml.safe_load(file.read_text())
+        for options in (values, *values.get("options", {}).values()):
+            options |= {name: None for name in EXTRACTOR_OPTIONS if name in options}
+        file.write_text(yaml.safe_dump(values))
+    recorded = Comparison.load(comparison.folder)
+    assert recorded.options["coordconv"]["coord_layers"] is None
+    check_existing_runs(load_comparison(matrix_file()))
+    check_recorded_options(load_comparison(matrix_file()), recorded)
 
 
 @pytest.mark.parametrize(

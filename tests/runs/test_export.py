@@ -8,8 +8,6 @@ import hashlib
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -30,28 +28,9 @@ RUN = Path("runs/ppo/Freeway/coordconv/seed1")
 FILES = {"README.md", "SHA256SUMS", "config.yaml", "metrics.json", "model.safetensors"}
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A tiny finished run, trained in a process of its own."""
-    folder = tmp_path_factory.mktemp("trained")
-    small = [
-        *(
-            "--game",
-            "Freeway",
-            "--n-envs",
-            "2",
-            "--eval-freq",
-            "0",
-            "--eval-episodes",
-            "1",
-            "--device",
-            "cpu",
-        ),
-        *("--features-dim", "16", "--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1"),
-        *("--total-timesteps", "128", "--checkpoint-freq", "64"),
-    ]
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *small], cwd=folder, check=True)
-    return folder / RUN
+@pytest.fixture
+def trained(finished_run) -> Path:
+    return finished_run.path
 
 
 @pytest.fixture
@@ -137,7 +116,7 @@ def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
     for text in (
         "Freeway",
         "coordconv",
-        "128 (4 frames each)",
+        "256 (4 frames each)",
         "train.py --game Freeway",
         f"torch {torch.__version__}",
     ):

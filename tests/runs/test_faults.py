@@ -16,7 +16,7 @@ from rl_coordconv.runs.folder import RunFolder
 SMALL = [
     *("--game", "Freeway", "--n-envs", "2", "--device", "cpu", "--features-dim", "16", "--eval-freq", "0"),
     *("--eval-episodes", "1", "--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1"),
-    *("--checkpoint-freq", "64"),
+    *("--checkpoint-freq", "64", "--max-frames", "400"),
 ]
 
 

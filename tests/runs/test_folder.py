@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+import yaml
 
-from rl_coordconv.config import RunConfig
+from rl_coordconv import EXTRACTORS, CoordConv2d, CoordConvNaturePool, Extractor
+from rl_coordconv.algorithms.build import sb3_arguments
+from rl_coordconv.config import EXTRACTOR_OPTIONS, FRAMES, RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs import folder as module
 from rl_coordconv.runs.folder import Progress, RunFolder
@@ -29,7 +32,7 @@ def test_new_folder_explains_itself(run, config):
         *("README.md", "command.txt", "versions.json", "config.yaml", "checkpoints")
     }
     assert (run.path / "command.txt").read_text() == "python scripts/train.py --game Breakout\n"
-    assert run.load_config() == config
+    assert run.load_config().to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -60,7 +63,47 @@ def test_whatever_fails_while_it_is_made_leaves_no_half_made_folder(config, monk
             run.check_free()
     assert failures == {"fsync": 3, "replace": 4}[call]
     assert [path.name for path in run.path.parent.iterdir()] == ["seed1"]
-    assert run.load_config() == config
+    assert run.load_config().to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_what_an_extractor_takes_by_default_is_written_down(name, tmp_path):
+    config = RunConfig("Breakout", extractor=name, device="cpu", output=str(tmp_path)).validate()
+    RunFolder(config.folder).create(config)
+    written = yaml.safe_load((config.folder / "config.yaml").read_text())
+    assert {option for option in EXTRACTOR_OPTIONS if written[option] is not None} == {
+        *EXTRACTORS[name].options
+    }
+
+
+def test_a_run_rebuilds_its_network_when_the_defaults_of_its_extractor_have_changed(tmp_path, monkeypatch):
+    class Later(CoordConvNaturePool):
+        def __init__(
+            self,
+            space,
+            features_dim=64,
+            coord_layers=(0,),
+            with_r=True,
+            coord_init="zeros",
+            coord_scale=2.0,
+            pool="average",
+            width=2,
+        ):
+            super().__init__(space, features_dim, coord_layers, with_r, coord_init, coord_scale, pool, width)
+
+    def network(config):
+        kwargs = sb3_arguments(config)["policy_kwargs"]
+        extractor = kwargs["features_extractor_class"](FRAMES, **kwargs["features_extractor_kwargs"])
+        scales = [layer.coord_scale for layer in extractor.modules() if isinstance(layer, CoordConv2d)]
+        return {name: weight.shape for name, weight in extractor.state_dict().items()}, scales
+
+    name = "coordconv-nature-pool"
+    config = RunConfig("Breakout", extractor=name, device="cpu", output=str(tmp_path)).validate()
+    RunFolder(config.folder).create(config)
+    before = network(config)
+    monkeypatch.setitem(EXTRACTORS, name, Extractor(Later))
+    assert network(config) != before
+    assert network(RunFolder(config.folder).load_config()) == before
 
 
 def test_folder_that_another_run_has_taken_is_left_alone(run, config):

@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,12 +26,12 @@ from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.train import resume, train
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
-STEPS = 2048
-KILLS = 5
+STEPS = 768
+KILLS = 2
 OPTIONS = [
     *("--game", "Breakout", "--n-envs", "4", "--device", "cpu", "--features-dim", "16"),
     *("--eval-freq", "0", "--eval-episodes", "1", "--total-timesteps", str(STEPS)),
-    *("--ppo.n_steps", "32", "--ppo.batch_size", "64", "--ppo.n_epochs", "2"),
+    *("--ppo.n_steps", "32", "--ppo.batch_size", "64", "--ppo.n_epochs", "2", "--max-frames", "2000"),
 ]
 
 
@@ -83,7 +85,8 @@ def test_killed_again_and_again(tmp_path, curves):
     """SIGKILL at random moments: every step is trained in the end, and the curve shows each once."""
     rng = random.Random(0)
     run = RunFolder(tmp_path / "runs" / "ppo" / "Freeway" / "coordconv" / "seed1")
-    options = ["--game", "Freeway", *OPTIONS[2:], "--total-timesteps", "7680", "--checkpoint-freq", "256"]
+    options = ["--game", "Freeway", *OPTIONS[2:], "--total-timesteps", "3840", "--checkpoint-freq", "128"]
+    options += ["--ppo.n_epochs", "1"]
     start = [*options, "--keep-checkpoints", "3"]
     kills = 0
     while not run.finished:
@@ -109,9 +112,31 @@ def test_killed_again_and_again(tmp_path, curves):
         assert intact in paths
     assert kills == KILLS
     steps = [step for step, _ in curves(run.path)["time/fps"]]
-    assert steps == list(range(128, 7680 + 1, 128))
+    assert steps == list(range(128, 3840 + 1, 128))
     games, _ = run.read_games()
     assert list(games) == sorted(games)
+
+
+def test_a_run_that_dies_at_any_sync_or_rename_goes_on(tmp_path, monkeypatch, curves):
+    """From its folder to its last model: each attempt gets further, and the curve shows each step once."""
+    words = [*OPTIONS, "--total-timesteps", "640", "--checkpoint-freq", "128", "--output", str(tmp_path)]
+    config = parse_config([*words, "--max-frames", "80", "--ppo.n_epochs", "1"])
+    run = RunFolder(config.folder)
+    attempts = 0
+    while not run.finished:
+        attempts += 1
+        with monkeypatch.context() as patch:
+            Death(patch, ("fsync", "replace"), attempts)
+            with contextlib.suppress(Killed):
+                resume(run.path) if run.config_file.is_file() else train(config)
+        assert newest_intact(run.checkpoints)[1] == []
+    assert attempts > 10
+    steps = [step for step, _ in curves(run.path)["time/fps"]]
+    assert steps == list(range(128, 640 + 1, 128))
+    games, _ = run.read_games()
+    assert len(games)
+    assert list(games) == sorted(games)
+    assert [record["step"] for record in run.read_evaluations()] == [640]
 
 
 def newest(run: RunFolder) -> Path | None:
@@ -120,6 +145,26 @@ def newest(run: RunFolder) -> Path | None:
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing in the library catches it."""
+
+
+class Death:
+    """
+    After so many calls of functions of ``os`` the process is dead: none of them does anything any more.
+
+    :param names: The functions
+    :param after: How many calls are survived
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, names: tuple[str, ...], after: int) -> None:
+        self.left = after
+        for name in names:
+            patch.setattr(os, name, partial(self._call, getattr(os, name)))
+
+    def _call(self, real: Any, *args: Any, **kwargs: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return real(*args, **kwargs)
 
 
 def test_a_checkpoint_cut_off_at_any_point_leaves_an_intact_one(tmp_path, monkeypatch):
@@ -131,29 +176,16 @@ def test_a_checkpoint_cut_off_at_any_point_leaves_an_intact_one(tmp_path, monkey
     before = save_checkpoint(model, tmp_path, {}, keep=1)
     survived = 0
     while True:
-        left = survived
-
-        def dies(real):
-            def call(*args, **kwargs):
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Killed
-                return real(*args, **kwargs)
-
-            return call
-
         model.num_timesteps += 32
         with monkeypatch.context() as patch:
-            for name in ("fsync", "replace", "unlink"):
-                patch.setattr(os, name, dies(getattr(os, name)))
+            death = Death(patch, ("fsync", "replace", "unlink"), survived)
             with contextlib.suppress(Killed):
                 save_checkpoint(model, tmp_path, {}, keep=1)
         intact, damaged = newest_intact(tmp_path)
         assert damaged == []
         assert intact is not None
         assert intact >= before
-        if left >= 0:
+        if death.left >= 0:
             break
         before, survived = intact, survived + 1
     env.close()

@@ -1,0 +1,119 @@
+"""The network of Mnih et al. 2015 with CoordConv: as SB3 has it, for Dict observations, and pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from torch import nn
+
+from rl_coordconv.extractors.image import ImageExtractor, Pool, check_width, see_coordinates
+from rl_coordconv.layers import CoordInit, CoordScale
+
+
+class CoordConvNatureCNN(NatureCNN):
+    """
+    SB3's ``NatureCNN`` (Mnih et al. 2015) with CoordConv; with ``coord_layers=()`` the same bit for bit.
+
+    SB3 puts two hidden layers of 64 behind every extractor but its own ``NatureCNN``: :func:`policy_kwargs`
+    leaves them out, for the network that ``CnnPolicy`` has by default.
+
+    :param observation_space: Image space, channels first
+    :param features_dim: Number of features extracted
+    :param coord_layers: Which of the three convolutions see coordinates
+    :param with_r: Add the distance from the centre as a third coordinate
+    :param coord_init: ``zeros`` starts as the plain network, ``concat`` as the paper's literal layer
+    :param coord_scale: Factor on the coordinates, or ``window`` for one over the pixels of a window
+    :param normalized_image: As in SB3: the images are floats already
+    :raises UserError: ``coord_layers`` names a convolution that is not there, or an option is not allowed
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space,
+        features_dim: int = 512,
+        coord_layers: Sequence[int] = (0,),
+        with_r: bool = False,
+        coord_init: CoordInit = "zeros",
+        coord_scale: CoordScale = "window",
+        normalized_image: bool = False,
+    ) -> None:
+        super().__init__(observation_space, features_dim, normalized_image)
+        see_coordinates(self.cnn, coord_layers, with_r, coord_init, coord_scale)
+
+
+class CoordConvCombinedExtractor(CombinedExtractor):
+    """
+    SB3's ``CombinedExtractor`` for Dict observations, whose images go through ``CoordConvNatureCNN``.
+
+    :param observation_space: Dict space; images channels first
+    :param cnn_output_dim: Number of features of each image
+    :param normalized_image: As in SB3: the images are floats already
+    :param coord_layers: Which of the three convolutions see coordinates
+    :param with_r: Add the distance from the centre as a third coordinate
+    :param coord_init: As in :class:`CoordConvNatureCNN`
+    :param coord_scale: As in :class:`CoordConvNatureCNN`
+    :raises UserError: ``coord_layers`` names a convolution that is not there, or an option is not allowed
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        cnn_output_dim: int = 256,
+        normalized_image: bool = False,
+        coord_layers: Sequence[int] = (0,),
+        with_r: bool = False,
+        coord_init: CoordInit = "zeros",
+        coord_scale: CoordScale = "window",
+    ) -> None:
+        super().__init__(observation_space, cnn_output_dim, normalized_image)
+        for extractor in self.extractors.values():
+            if isinstance(extractor, NatureCNN):
+                see_coordinates(extractor.cnn, coord_layers, with_r, coord_init, coord_scale)
+
+
+class CoordConvNaturePool(ImageExtractor):
+    """
+    The convolutions of ``NatureCNN``, pooled over space, with CoordConv: 112 k parameters instead of 1.68 M.
+
+    With ``coord_layers=()`` it is the plain network, which cannot tell where in the image anything is.
+
+    :param observation_space: Image space, channels first
+    :param features_dim: Number of features extracted
+    :param coord_layers: Which of the three convolutions see coordinates
+    :param with_r: Add the distance from the centre as a third coordinate
+    :param coord_init: As in :class:`CoordConvNatureCNN`
+    :param coord_scale: As in :class:`CoordConvNatureCNN`
+    :param pool: ``max`` or ``average`` over each map of the last convolution
+    :param width: Factor on the 32, 64 and 64 channels
+    :param normalized_image: As in SB3: the images are floats already
+    :raises UserError: An option is not allowed, or the images are too small
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space,
+        features_dim: int = 512,
+        coord_layers: Sequence[int] = (2,),
+        with_r: bool = False,
+        coord_init: CoordInit = "zeros",
+        coord_scale: CoordScale = "window",
+        pool: Pool = "max",
+        width: int = 1,
+        normalized_image: bool = False,
+    ) -> None:
+        def network(channels: int) -> list[nn.Module]:
+            wide, wider = 32 * check_width(width), 64 * width
+            return [
+                nn.Conv2d(channels, wide, kernel_size=8, stride=4),
+                nn.ReLU(),
+                nn.Conv2d(wide, wider, kernel_size=4, stride=2),
+                nn.ReLU(),
+                nn.Conv2d(wider, wider, kernel_size=3, stride=1),
+                nn.ReLU(),
+            ]
+
+        coordinates = (coord_layers, with_r, coord_init, coord_scale)
+        super().__init__(observation_space, features_dim, network, pool, normalized_image, coordinates)
