@@ -19,11 +19,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rl_coordconv.compare.aggregation import performance_profile
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import GameResult
 from rl_coordconv.compare.positions import positional_biases
 from rl_coordconv.compare.published import RL_ZOO
-from rl_coordconv.compare.statistics import Estimate, performance_profile
+from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.runs.folder import atomic_path
 
 COLUMNS = 3

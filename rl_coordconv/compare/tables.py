@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from rl_coordconv.compare import statistics
+from rl_coordconv.compare.aggregation import iqm
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.figures import algorithms
 from rl_coordconv.compare.games import ArmOnGame, GameResult
@@ -79,7 +79,7 @@ def final_returns(analysis: Analysis) -> Table:
 
 def _scores(result: GameResult, ours: ArmOnGame) -> list[str]:
     values = ours.values
-    middle = statistics.iqm(values, np.full((1, len(values)), 1 / len(values)))[0]
+    middle = iqm(values, np.full((1, len(values)), 1 / len(values)))[0]
     took_off = "" if result.took_off is None else f"{int(np.sum(values > result.took_off))}"
     return [number(ours.final, 1), f"{np.median(values):,.1f}", f"{middle:,.1f}", took_off, f"{len(values)}"]
 

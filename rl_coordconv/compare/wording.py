@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from rl_coordconv.compare import statistics
+from rl_coordconv.compare import power, statistics
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import Versus
 from rl_coordconv.compare.statistics import Estimate
@@ -68,8 +68,8 @@ def _more_seeds(versus: Versus) -> str:
     assert found.low is not None
     assert found.high is not None
     most = max(abs(found.low), abs(found.high)) / versus.spread
-    least = statistics.seeds_needed(most)
-    looks = statistics.seeds_needed(found.value / versus.spread) if found.value else None
+    least = power.seeds_needed(most)
+    looks = power.seeds_needed(found.value / versus.spread) if found.value else None
     low = "over 1,000" if least is None else f"{least}"
     high = "over 1,000" if looks is None else f"{looks}"
     return f"to see it takes {low} seeds per arm if the difference is at its far end, {high} if it is as seen"
