@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
 from rl_coordconv.compare.aggregation import iqm
 from rl_coordconv.compare.analysis import Analysis
-from rl_coordconv.compare.figures import algorithms
+from rl_coordconv.compare.figures import algorithms, arm_speeds
 from rl_coordconv.compare.games import ArmOnGame, GameResult
 from rl_coordconv.compare.published import RL_ZOO
 from rl_coordconv.compare.wording import number
@@ -117,11 +116,7 @@ def aggregates(analysis: Analysis) -> Table:
 
 def speeds(analysis: Analysis) -> Table:
     """Return the median speed of every arm's runs."""
-    rows = []
-    for arm in analysis.comparison.arms:
-        found = [run.progress.steps_per_second for run in analysis.runs if run.arm == arm]
-        known = [speed for speed in found if speed]
-        rows.append([arm, f"{median(known):,.0f}" if known else "-"])
+    rows = [[arm, f"{speed:,.0f}" if speed else "-"] for arm, speed in arm_speeds(analysis).items()]
     caption = "Median of the runs' own steps per second, as many side by side as there were."
     return Table(caption, ["arm", "steps/s"], rows)
 
