@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ NODE_DEATHS = 10
 CPUS_BESIDE_GPU = 2
 NODE_SECONDS = 60
 GPU_SHARE = 0.25
+PACKAGE = __name__.partition(".")[0]
 
 
 def carry_out(job: Job, environment: dict[str, str]) -> JobResult:
@@ -106,12 +108,12 @@ def check_nodes(ray: Any, directory: Path) -> None:
     """
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    look = ray.remote(num_cpus=0, max_retries=0)(_lacks)
+    look = ray.remote(num_cpus=0, max_retries=0)(make_look())
     for node in nodes:
         place = strategy(node_id=node["NodeID"], soft=False)
         try:
             lacks = ray.get(
-                look.options(scheduling_strategy=place).remote(str(directory)), timeout=NODE_SECONDS
+                look.options(scheduling_strategy=place).remote(str(directory), PACKAGE), timeout=NODE_SECONDS
             )
         except ray.exceptions.RayError as error:
             lacks = str(error).strip().splitlines()[-1]
@@ -119,13 +121,21 @@ def check_nodes(ray: Any, directory: Path) -> None:
             raise UserError(f"Ray node {node['NodeManagerAddress']} cannot take runs: {lacks}")
 
 
-def _lacks(directory: str) -> str:
-    """Return what this node lacks to train, empty if nothing."""
-    if importlib.util.find_spec("rl_coordconv") is None:
-        return f"its Python {sys.executable} has no rl_coordconv: pip install it there"
-    if not os.access(directory, os.W_OK):
-        return f"it does not see '{directory}' as a folder to write to: share it under the same path"
-    return ""
+def make_look() -> Callable[[str, str], str]:
+    """
+    Return what tells what a node lacks to train, empty if nothing.
+
+    Defined within a function, so that Ray sends its code: a node without this library can run it too.
+    """
+
+    def look(directory: str, package: str) -> str:
+        if importlib.util.find_spec(package) is None:
+            return f"its Python {sys.executable} has no {package}: pip install it there"
+        if not os.access(directory, os.W_OK):
+            return f"it does not see '{directory}' as a folder to write to: share it under the same path"
+        return ""
+
+    return look
 
 
 def _result(ray: Any, reference: Any, stop: threading.Event) -> JobResult:

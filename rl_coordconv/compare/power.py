@@ -34,13 +34,14 @@ def detectable(n: int, level: float = LEVEL) -> float:
     return float(enough[0]) if enough else float("inf")
 
 
-def seeds_needed(effect: float) -> int | None:
+def seeds_needed(effect: float, level: float = LEVEL) -> int | None:
     """
-    Return how many runs of each arm show a difference with 80 % probability, at a level of 95 %.
+    Return how many runs of each arm show a difference with 80 % probability.
 
     :param effect: The difference in standard deviations of a run's score
+    :param level: Of the test
     :return: The number, at least 3, or None if it is above 1,000
     """
     n = np.arange(INTERVAL_RUNS, MOST_SEEDS + 1)
-    enough = n[power(effect, n) >= POWER]
+    enough = n[power(effect, n, level) >= POWER]
     return int(enough[0]) if len(enough) else None

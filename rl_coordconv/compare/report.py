@@ -136,7 +136,7 @@ def report_text(analysis: Analysis, figures: Mapping[str, Sequence[Path]]) -> st
     comparison = analysis.comparison
     interim = "**Interim**: runs are missing or not finished, so there is no verdict yet."
     parts = [
-        f"# {comparison.folder.name}: {' and '.join(comparison.arms)}",
+        f"# {comparison.folder.name}: {', '.join(comparison.arms)}",
         f"{len(comparison.games)} games, {len(comparison.seeds)} seeds, baseline `{comparison.baseline}`.",
         *([interim] if analysis.interim else []),
         "## Verdict",

@@ -67,6 +67,18 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert "http" not in page
 
 
+def test_of_many_questions_those_undecided_are_left_to_the_table(written, matrix_file):
+    arms = "{cnn: {extractor: cnn}, " + ", ".join(f"a{n}: {{features_dim: {n}}}" for n in range(2, 23)) + "}"
+
+    def one_arm_better(config):
+        return config.seed + (500.0 if config.arm == "a2" else 0.0)
+
+    text = text_of(written(one_arm_better, text=f"arms: {arms}", games="[Pong]").folder)
+    assert "1 better, 0 worse, 20 undecided of 21 questions" in text
+    assert "undecided on a game are in the table below" in text
+    assert text.count("* **Pong**") == 1
+
+
 def test_tensorboard_page_holds_every_arm_under_the_same_tags(script, written, curves):
     folder = written(clearly_better_on_breakout).folder
     script("report", folder)
