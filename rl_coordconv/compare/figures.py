@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
 import matplotlib
 import matplotlib.scale
@@ -26,6 +25,7 @@ from rl_coordconv.compare.games import GameResult
 from rl_coordconv.compare.positions import positional_biases
 from rl_coordconv.compare.published import RL_ZOO
 from rl_coordconv.compare.statistics import Estimate
+from rl_coordconv.compare.tables import algorithms, arm_speeds
 from rl_coordconv.runs.folder import atomic_path
 
 COLUMNS = 3
@@ -111,15 +111,6 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=columns)
 
 
-def arm_speeds(analysis: Analysis) -> dict[str, float]:
-    """Return each arm's median steps per second, 0 where it is not known."""
-    known: dict[str, list[float]] = {arm: [] for arm in analysis.comparison.arms}
-    for run in analysis.runs:
-        if run.progress.steps_per_second:
-            known[run.arm].append(run.progress.steps_per_second)
-    return {arm: median(speeds or [0.0]) for arm, speeds in known.items()}
-
-
 def learning_curves(analysis: Analysis, games: Sequence[GameResult], over_time: bool = False) -> Figure:
     """
     Draw, per game, each arm's mean curve with its band, and the single runs thin behind it.
@@ -149,12 +140,6 @@ def learning_curves(analysis: Analysis, games: Sequence[GameResult], over_time: 
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _legend(figure, panels)
     return figure
-
-
-def algorithms(analysis: Analysis) -> list[str]:
-    """Return the algorithms of the arms for which RL Zoo has published scores."""
-    used = dict.fromkeys(str(options.get("algo")) for options in analysis.comparison.options.values())
-    return [algo for algo in used if algo in RL_ZOO]
 
 
 def _published(axes: Axes, analysis: Analysis, game: str) -> None:
@@ -265,13 +250,14 @@ def profile(analysis: Analysis) -> Figure:
     panels[0].set(xlabel="human-normalised score $\\tau$", ylabel="share of runs above $\\tau$")
     panels[0].set(ylim=(-0.03, 1.03))
     panels[0].set_xscale("symlog", linthresh=1)
-    panels[0].set_xticks(_ticks(taus[0], taus[-1]), [f"{tick:g}" for tick in _ticks(taus[0], taus[-1])])
+    ticks = round_scores(taus[0], taus[-1])
+    panels[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panels[0].set_xlim(taus[0], taus[-1])
     _legend(figure, panels)
     return figure
 
 
-def _ticks(first: float, last: float) -> list[float]:
+def round_scores(first: float, last: float) -> list[float]:
     """Return round scores for an axis that is linear up to 1 on both sides and logarithmic beyond."""
     near = [-0.5, 0, 0.25, 0.5, 0.75]
     for digits in ((1, 2, 5), (1,)):

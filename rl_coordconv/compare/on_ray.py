@@ -70,6 +70,11 @@ def _start_ray(address: str | None) -> Any:
     return ray
 
 
+def resources(device: str, has_gpus: bool) -> tuple[int, float]:
+    """Return the cores and the share of a GPU that a run takes, by its device and what the cluster has."""
+    return (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus and device != "cpu" else (1, 0.0)
+
+
 def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Event) -> dict[str, JobResult]:
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
     task = ray.remote(max_retries=NODE_DEATHS)(carry_out)
@@ -80,7 +85,7 @@ def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Even
     while waiting or running:
         while waiting and len(running) < slots and not stop.is_set():
             job = waiting.pop(0)
-            cpus, gpus = (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus and job.config.device != "cpu" else (1, 0)
+            cpus, gpus = resources(job.config.device, has_gpus)
             environment = {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
             running[task.options(num_cpus=cpus, num_gpus=gpus).remote(job, environment)] = job
         if stop.is_set():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
 from rl_coordconv.compare.aggregation import iqm
 from rl_coordconv.compare.analysis import Analysis
-from rl_coordconv.compare.figures import algorithms, arm_speeds
 from rl_coordconv.compare.games import ArmOnGame, GameResult
 from rl_coordconv.compare.published import RL_ZOO
 from rl_coordconv.compare.wording import number
@@ -54,6 +54,21 @@ def latex(analysis: Analysis) -> str:
     """Return all tables of a report in LaTeX."""
     made = [make(analysis) for make in SECTIONS.values() if make]
     return "\n\n".join(table.latex for table in made if table is not None and table.rows) + "\n"
+
+
+def algorithms(analysis: Analysis) -> list[str]:
+    """Return the algorithms of the arms for which RL Zoo has published scores."""
+    used = dict.fromkeys(str(options.get("algo")) for options in analysis.comparison.options.values())
+    return [algo for algo in used if algo in RL_ZOO]
+
+
+def arm_speeds(analysis: Analysis) -> dict[str, float]:
+    """Return each arm's median steps per second, 0 where it is not known."""
+    known: dict[str, list[float]] = {arm: [] for arm in analysis.comparison.arms}
+    for run in analysis.runs:
+        if run.progress.steps_per_second:
+            known[run.arm].append(run.progress.steps_per_second)
+    return {arm: median(speeds or [0.0]) for arm, speeds in known.items()}
 
 
 def final_returns(analysis: Analysis) -> Table:
