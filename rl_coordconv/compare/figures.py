@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
 import matplotlib
 import matplotlib.scale
@@ -18,16 +17,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
+from rl_coordconv.compare.aggregation import performance_profile
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import GameResult
 from rl_coordconv.compare.positions import positional_biases
-from rl_coordconv.compare.statistics import Estimate, performance_profile
+from rl_coordconv.compare.statistics import Estimate
+from rl_coordconv.compare.tables import algorithms, arm_speeds
 from rl_coordconv.runs.folder import atomic_path
 from rl_coordconv.runs.published import RL_ZOO
 
 COLUMNS = 3
 GAMES_PER_PAGE = 12
+STEPS = "steps (4 frames each)"
+MOST_TICKS = 11
 
 
 def draw_all(analysis: Analysis, folder: Path, extra_format: str | None = None) -> dict[str, list[Path]]:
@@ -60,7 +64,7 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     ]
     for page in pages:
         yield "Learning curves", learning_curves(analysis, page)
-    for page in pages if all(_speeds(analysis).values()) else []:
+    for page in pages if any(arm_speeds(analysis).values()) else []:
         yield "Learning curves over time", learning_curves(analysis, page, over_time=True)
     if any(analysis.versus.values()):
         yield "Probability of improvement", improvement(analysis)
@@ -75,9 +79,9 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
         yield "What coordinates add", maps
 
 
-def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one panel per title, at most three in a row."""
-    columns = min(COLUMNS, len(titles))
+def _panels(titles: Sequence[str], columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+    """Return a figure with one panel per title, at most ``columns`` in a row."""
+    columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     size = (max(5.0, 4.2 * columns), 3.2 * rows + 0.4)
     figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
@@ -107,26 +111,21 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=columns)
 
 
-def _speeds(analysis: Analysis) -> dict[str, float]:
-    """Return each arm's median steps per second, 0 where it is not known."""
-    return {
-        arm: median([run.progress.steps_per_second for run in analysis.runs if run.arm == arm] or [0.0])
-        for arm in analysis.comparison.arms
-    }
-
-
 def learning_curves(analysis: Analysis, games: Sequence[GameResult], over_time: bool = False) -> Figure:
     """
     Draw, per game, each arm's mean curve with its band, and the single runs thin behind it.
 
     :param analysis: From ``analyse``
     :param games: Those of this page
-    :param over_time: Over hours at each arm's median speed, instead of steps
+    :param over_time: Over hours at each arm's median speed, instead of steps; arms of unknown speed are left
+        out
     """
-    colours, speeds = _colours(analysis), _speeds(analysis)
+    colours, speeds = _colours(analysis), arm_speeds(analysis)
     figure, panels = _panels([result.game for result in games])
     for axes, result in zip(panels, games, strict=True):
         for arm, ours in result.arms.items():
+            if over_time and not speeds[arm]:
+                continue
             along = result.grid / (3600 * speeds[arm]) if over_time else result.grid
             mean, low, high = ours.curve
             axes.plot(along, ours.singles.T, color=colours[arm], lw=0.5, alpha=0.4)
@@ -135,16 +134,12 @@ def learning_curves(analysis: Analysis, games: Sequence[GameResult], over_time: 
         means = np.concatenate([ours.curve.ravel() for ours in result.arms.values()])
         _limit(axes, [ours.curve[0] for ours in result.arms.values()], means)
         _published(axes, analysis, result.game)
-        axes.set(xlabel="hours" if over_time else "steps (4 frames each)", ylabel="raw return")
+        axes.set(xlabel="hours" if over_time else STEPS, ylabel="raw return")
         axes.locator_params(axis="x", nbins=5)  # more labels than that run into each other
+        if not over_time:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _legend(figure, panels)
     return figure
-
-
-def algorithms(analysis: Analysis) -> list[str]:
-    """Return the algorithms of the arms for which RL Zoo has published scores."""
-    used = dict.fromkeys(str(options.get("algo")) for options in analysis.comparison.options.values())
-    return [algo for algo in used if algo in RL_ZOO]
 
 
 def _published(axes: Axes, analysis: Analysis, game: str) -> None:
@@ -183,6 +178,7 @@ def _interval(axes: Axes, row: float, estimate: Estimate, colour: str) -> None:
         textcoords="offset points",
         ha="center",
         fontsize=8,
+        bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
     )
 
 
@@ -210,7 +206,7 @@ def aggregates(analysis: Analysis) -> Figure:
     """Draw IQM, mean, median and optimality gap of every arm with their intervals."""
     names = {"IQM": "higher", "mean": "higher", "median": "higher", "optimality gap": "lower"}
     overall, colours = analysis.overall, _colours(analysis)
-    figure, panels = _panels([f"{name} ({better} is better)" for name, better in names.items()])
+    figure, panels = _panels([f"{name} ({better} is better)" for name, better in names.items()], columns=2)
     for axes, name in zip(panels, names, strict=True):
         for number, (arm, ours) in enumerate(overall.items()):
             _interval(axes, -number, ours.aggregates[name], colours[arm])
@@ -254,8 +250,24 @@ def profile(analysis: Analysis) -> Figure:
     panels[0].set(xlabel="human-normalised score $\\tau$", ylabel="share of runs above $\\tau$")
     panels[0].set(ylim=(-0.03, 1.03))
     panels[0].set_xscale("symlog", linthresh=1)
+    ticks = round_scores(taus[0], taus[-1])
+    panels[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panels[0].set_xlim(taus[0], taus[-1])
     _legend(figure, panels)
     return figure
+
+
+def round_scores(first: float, last: float) -> list[float]:
+    """Return round scores for an axis that is linear up to 1 on both sides and logarithmic beyond."""
+    near = [-0.5, 0, 0.25, 0.5, 0.75]
+    for digits in ((1, 2, 5), (1,)):
+        beyond = [digit * 10.0**power for power in range(6) for digit in digits]
+        ticks = [-tick for tick in reversed(beyond)] + near + beyond
+        inside = [tick for tick in ticks if first <= tick <= last]
+        if len(inside) <= MOST_TICKS:
+            return inside
+        near = [0]
+    return inside
 
 
 def coordinate_use(analysis: Analysis, page: Sequence[GameResult]) -> Figure:
@@ -279,6 +291,8 @@ def coordinate_use(analysis: Analysis, page: Sequence[GameResult]) -> Figure:
             mean = np.mean([curve[:length] for curve in curves], axis=0)
             style = ("-", "--", ":", "-.")[number % 4]
             axes.plot(grid, mean, style, color=colours[arm], label=f"{arm}: {layer}")
-        axes.set(xlabel="steps (4 frames each)", ylabel="share of weight norm")
+        axes.set(xlabel=STEPS, ylabel="share of weight norm")
+        axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _legend(figure, panels)
     return figure

@@ -1,71 +1,150 @@
-"""Runs that SB3 or RL Zoo trained, read from what those left on disk."""
+"""
+Runs that SB3 or RL Zoo trained, read from what those left on disk::
+
+    <n>.monitor.csv           SB3's Monitor: a line per full game of an environment
+    events.out.tfevents.*     SB3's logger
+    evaluations.npz           SB3's EvalCallback
+    <env>/args.yml            RL Zoo: the options of its command, among them how many steps
+    <env>/config.yml          RL Zoo: its hyperparameters, the same
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from stable_baselines3.common.monitor import LoadMonitorResultsError, load_results
+import pandas as pd
+import yaml
 
 from rl_coordconv.compare.read import read_run, read_scalars
-from rl_coordconv.compare.rundata import Curve, RunData, with_curve
+from rl_coordconv.compare.rundata import WINDOW, Curve, RunData, with_curve
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import Progress, RunFolder
+
+EVALUATIONS = "evaluations.npz"
 
 
 def read_foreign(path: Path, comparison: str, game: str, arm: str, number: int) -> RunData:
     """
-    Read a run that SB3 or RL Zoo trained: its Monitor files, else ``rollout/ep_rew_mean`` of its events.
+    Read a run that SB3 or RL Zoo trained.
 
-    :param path: The folder with ``*monitor.csv`` or ``events.out.tfevents.*``; or a run of this project
+    Its curve is that of its Monitor files, else ``rollout/ep_rew_mean`` of its events, else that of its
+    evaluations. Its final evaluation is the last one, if that lies in the last tenth of its steps.
+
+    :param path: Its folder; or a run of this project
     :param comparison: Name of the comparison that it takes part in
     :param game: Its game
     :param arm: Its arm
     :param number: Its number within the arm
-    :raises UserError: Neither is there
+    :raises UserError: None of these files is there, or one is damaged
     """
     if RunFolder(path).config_file.is_file():
         return dataclasses.replace(read_run(RunFolder(path), comparison, game, arm, number), foreign=True)
-    scalars = read_scalars(path)
-    curve = read_monitors(path) or scalars.get("rollout/ep_rew_mean")
+    scalars, evaluations = read_scalars(path), read_evaluations(path)
+    curve, speed = read_monitors(path) or (scalars.get("rollout/ep_rew_mean"), 0.0)
+    if curve is None and evaluations:
+        curve = (
+            np.repeat([*evaluations], [len(returns) for returns in evaluations.values()]).astype(np.float64),
+            np.concatenate([*evaluations.values()]),
+        )
     if curve is None or not len(curve[0]):
         inside = sorted({str(file.parent) for file in path.glob("**/*.tfevents.*")})
         hint = f": did you mean {', '.join(inside[:3])}?" if inside else ""
         raise UserError(
             f"arm '{arm}': '{path}' holds no finished game: neither *monitor.csv nor events with "
-            f"rollout/ep_rew_mean{hint}"
+            f"rollout/ep_rew_mean nor {EVALUATIONS}{hint}"
         )
-    fps = scalars.get("time/fps")
-    total = int(curve[0][-1])
-    end = Progress("finished", total, float(fps[1][-1]) if fps else 0.0)
-    none = np.empty(0)
-    return with_curve(RunData(comparison, game, arm, number, end, total, none, none, foreign=True), *curve)
+    if fps := scalars.get("time/fps"):
+        speed = float(fps[1][-1])
+    total = max(int(curve[0][-1]), *evaluations, 0)
+    final = evaluations[max(evaluations)] if evaluations else np.empty(0)
+    counts = len(final) > 0 and max(evaluations) >= (1 - WINDOW) * total
+    run = RunData(
+        comparison,
+        game,
+        arm,
+        number,
+        Progress("finished", total, speed),
+        total,
+        np.empty(0),
+        np.empty(0),
+        eval_score=float(final.mean()) if counts else None,
+        eval_games=len(final) if counts else 0,
+        foreign=True,
+    )
+    return with_curve(run, *curve)
 
 
-def read_monitors(path: Path) -> Curve | None:
+def read_evaluations(path: Path) -> Mapping[int, np.ndarray]:
     """
-    Return steps and returns of the games in SB3 ``Monitor`` files, or None if there are none.
+    Return the returns of each evaluation of SB3's ``EvalCallback`` by step, none if it was not used.
+
+    :param path: Folder with ``evaluations.npz``
+    :raises UserError: It is damaged
+    """
+    file = path / EVALUATIONS
+    if not file.is_file():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            steps, returns = saved["timesteps"], saved["results"].astype(np.float64)
+            return {int(step): games for step, games in zip(steps, returns, strict=True)}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"'{file}' cannot be read: {error}") from None
+
+
+def read_monitors(path: Path) -> tuple[Curve, float] | None:
+    """
+    Return steps and returns of the games in SB3 ``Monitor`` files with steps per second, or None without any.
 
     The environments of one file each move in step, so a game that ends after ``l`` steps of its own
     environment ends after ``l`` times the number of files. ``Monitor`` sits inside of SB3's Atari wrappers
-    and counts the frames of a ``NoFrameskip`` environment, of which one step takes 4.
+    and counts the frames of a ``NoFrameskip`` environment, of which one step takes 4. It counts those of the
+    wrappers' no-ops too, which are no steps: where that makes more steps than RL Zoo was asked for, all are
+    scaled down to these.
 
     :param path: Folder with ``*monitor.csv``
+    :raises UserError: One is damaged
     """
     files = sorted(path.glob("*monitor.csv"))
     try:
-        load_results(str(path))
         headers = [json.loads(file.read_text().partition("\n")[0][1:]) for file in files]
-        tables = [np.genfromtxt(file, delimiter=",", skip_header=1, names=True, ndmin=1) for file in files]
-    except LoadMonitorResultsError:
-        return None
-    except Exception as error:
-        # Whatever pandas and json raise on a broken file is about that file.
+        tables = [pd.read_csv(file, skiprows=1)[["r", "l", "t"]].dropna().astype(float) for file in files]
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"'{path}' holds Monitor files that cannot be read: {error}") from None
+    if not any(map(len, tables)):
+        return None
     frames = 4 if all("NoFrameskip" in str(header.get("env_id")) for header in headers) else 1
     steps = np.concatenate([np.cumsum(table["l"]) for table in tables]) * len(files) / frames
-    returns = np.concatenate([table["r"] for table in tables]).astype(np.float64)
+    returns = np.concatenate([table["r"] for table in tables])
+    if asked := _steps_asked_for(path):
+        steps *= min(1.0, asked / steps.max())
     order = np.argsort(steps, kind="stable")
-    return steps[order], returns[order]
+    seconds = max(table["t"].max() for table in tables if len(table))
+    return (steps[order], returns[order]), float(steps[order][-1] / seconds) if seconds > 0 else 0.0
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads RL Zoo's files, whose tags ask for Python objects, as the plain lists of which they are made."""
+
+
+_PlainLoader.add_multi_constructor(
+    "tag:yaml.org,2002:python/",
+    lambda loader, tag, node: loader.construct_sequence(node, deep=True),
+)
+
+
+def _steps_asked_for(path: Path) -> int | None:
+    """Return how many steps RL Zoo was asked for, None if it does not say."""
+    for file in (*path.glob("*/args.yml"), *path.glob("*/config.yml")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            [pairs] = yaml.load(file.read_text(encoding="utf-8"), Loader=_PlainLoader)  # a SafeLoader
+            steps = int(float(dict(pairs)["n_timesteps"]))
+            if steps > 0:
+                return steps
+    return None

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ NODE_DEATHS = 10
 CPUS_BESIDE_GPU = 2
 NODE_SECONDS = 60
 GPU_SHARE = 0.25
+PACKAGE = __name__.partition(".")[0]
 
 
 def carry_out(job: Job, environment: dict[str, str]) -> JobResult:
@@ -68,6 +70,11 @@ def _start_ray(address: str | None) -> Any:
     return ray
 
 
+def resources(device: str, has_gpus: bool) -> tuple[int, float]:
+    """Return the cores and the share of a GPU that a run takes, by its device and what the cluster has."""
+    return (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus and device != "cpu" else (1, 0.0)
+
+
 def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Event) -> dict[str, JobResult]:
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
     task = ray.remote(max_retries=NODE_DEATHS)(carry_out)
@@ -78,7 +85,7 @@ def _run(ray: Any, jobs: list[Job], slots: int, show: Show, stop: threading.Even
     while waiting or running:
         while waiting and len(running) < slots and not stop.is_set():
             job = waiting.pop(0)
-            cpus, gpus = (CPUS_BESIDE_GPU, GPU_SHARE) if has_gpus and job.config.device != "cpu" else (1, 0)
+            cpus, gpus = resources(job.config.device, has_gpus)
             environment = {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
             running[task.options(num_cpus=cpus, num_gpus=gpus).remote(job, environment)] = job
         if stop.is_set():
@@ -106,12 +113,12 @@ def check_nodes(ray: Any, directory: Path) -> None:
     """
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    look = ray.remote(num_cpus=0, max_retries=0)(_lacks)
+    look = ray.remote(num_cpus=0, max_retries=0)(make_look())
     for node in nodes:
         place = strategy(node_id=node["NodeID"], soft=False)
         try:
             lacks = ray.get(
-                look.options(scheduling_strategy=place).remote(str(directory)), timeout=NODE_SECONDS
+                look.options(scheduling_strategy=place).remote(str(directory), PACKAGE), timeout=NODE_SECONDS
             )
         except ray.exceptions.RayError as error:
             lacks = str(error).strip().splitlines()[-1]
@@ -119,13 +126,21 @@ def check_nodes(ray: Any, directory: Path) -> None:
             raise UserError(f"Ray node {node['NodeManagerAddress']} cannot take runs: {lacks}")
 
 
-def _lacks(directory: str) -> str:
-    """Return what this node lacks to train, empty if nothing."""
-    if importlib.util.find_spec("rl_coordconv") is None:
-        return f"its Python {sys.executable} has no rl_coordconv: pip install it there"
-    if not os.access(directory, os.W_OK):
-        return f"it does not see '{directory}' as a folder to write to: share it under the same path"
-    return ""
+def make_look() -> Callable[[str, str], str]:
+    """
+    Return what tells what a node lacks to train, empty if nothing.
+
+    Defined within a function, so that Ray sends its code: a node without this library can run it too.
+    """
+
+    def look(directory: str, package: str) -> str:
+        if importlib.util.find_spec(package) is None:
+            return f"its Python {sys.executable} has no {package}: pip install it there"
+        if not os.access(directory, os.W_OK):
+            return f"it does not see '{directory}' as a folder to write to: share it under the same path"
+        return ""
+
+    return look
 
 
 def _result(ray: Any, reference: Any, stop: threading.Event) -> JobResult:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rl_coordconv.compare import statistics
+from rl_coordconv.compare import aggregation
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.games import GameResult
 from rl_coordconv.compare.human import REFERENCE, human_normalised
@@ -15,9 +15,9 @@ from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.verdicts import UNDECIDED, Question, Verdict
 
 AGGREGATES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "IQM": statistics.iqm,
-    "mean": statistics.mean,
-    "optimality gap": statistics.optimality_gap,
+    "IQM": aggregation.iqm,
+    "mean": aggregation.mean,
+    "optimality gap": aggregation.optimality_gap,
 }
 
 
@@ -72,8 +72,8 @@ def arms_overall(comparison: Comparison, games: Sequence[GameResult]) -> dict[st
         ours = [result for result in games if result.game in REFERENCE and arm in result.arms]
         if len(ours) > 1:
             scores = [normalised(result, arm) for result in ours]
-            aggregates = {name: statistics.aggregate(scores, kind) for name, kind in AGGREGATES.items()}
-            aggregates["median"] = Estimate(statistics.median(scores))
+            aggregates = {name: aggregation.aggregate(scores, kind) for name, kind in AGGREGATES.items()}
+            aggregates["median"] = Estimate(aggregation.median(scores))
             found[arm] = ArmOverall([result.game for result in ours], scores, aggregates, _curve(ours, arm))
     return found
 
@@ -95,7 +95,7 @@ def _curve(games: Sequence[GameResult], arm: str) -> np.ndarray:
     for point in range(points):
         scores = [single[point] for single in singles]
         if all(np.isfinite(game).all() for game in scores):
-            found = statistics.aggregate(scores, statistics.iqm)
+            found = aggregation.aggregate(scores, aggregation.iqm)
             ends = (found.value if end is None else end for end in (found.low, found.high))
             curve[:, point] = (found.value, *ends)
     return curve
@@ -121,6 +121,6 @@ def compare_overall(comparison: Comparison, games: Sequence[GameResult], arm: st
     if len(both) < 2:
         return None
     ours, theirs = ([normalised(result, name) for result in both] for name in names)
-    difference = statistics.aggregate_difference(ours, theirs, statistics.iqm)
-    improvement = statistics.improvement_over_games(ours, theirs)
+    difference = aggregation.aggregate_difference(ours, theirs, aggregation.iqm)
+    improvement = aggregation.improvement_over_games(ours, theirs)
     return VersusOverall([result.game for result in both], difference, improvement)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.jobs import Job
+from rl_coordconv.compare.power import detectable
 from rl_coordconv.compare.rundata import RunData
-from rl_coordconv.compare.statistics import INTERVAL_RUNS, LEVEL, detectable
+from rl_coordconv.compare.statistics import INTERVAL_RUNS, LEVEL
 
 
 def plan(

@@ -38,8 +38,9 @@ PAGE_NAME = "report.html"
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; margin: 1rem 0 }}
-th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left }}
+table {{ border-collapse: collapse; margin: 1rem 0; font-size: .85rem; display: block; overflow-x: auto }}
+td {{ white-space: nowrap }}
+th, td {{ padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: left }}
 img {{ max-width: 100% }}
 </style></head><body>
 {body}
@@ -135,7 +136,7 @@ def report_text(analysis: Analysis, figures: Mapping[str, Sequence[Path]]) -> st
     comparison = analysis.comparison
     interim = "**Interim**: runs are missing or not finished, so there is no verdict yet."
     parts = [
-        f"# {comparison.folder.name}: {' and '.join(comparison.arms)}",
+        f"# {comparison.folder.name}: {', '.join(comparison.arms)}",
         f"{len(comparison.games)} games, {len(comparison.seeds)} seeds, baseline `{comparison.baseline}`.",
         *([interim] if analysis.interim else []),
         "## Verdict",

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rl_coordconv.compare import statistics
-from rl_coordconv.compare.statistics import Estimate, Scores
+from rl_coordconv.compare import aggregation, statistics
+from rl_coordconv.compare.aggregation import Scores
+from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.tables import Table
 from rl_coordconv.compare.verdicts import Question, decide
 
@@ -85,7 +86,7 @@ class World:
     def true_iqm(self, rng: np.random.Generator, runs: int = 20_000) -> float:
         """Return the IQM of very many runs."""
         values = np.concatenate(self.scores(rng, runs))
-        return float(statistics.iqm(values, np.full((1, len(values)), 1 / len(values)))[0])
+        return float(aggregation.iqm(values, np.full((1, len(values)), 1 / len(values)))[0])
 
 
 def coverage(world: World, n: int, trials: int, seed: int = 0) -> dict[str, float]:
@@ -106,9 +107,9 @@ def coverage(world: World, n: int, trials: int, seed: int = 0) -> dict[str, floa
     for _ in range(trials):
         ours, theirs = world.scores(rng, n), world.scores(rng, n)
         found: dict[str, list[tuple[Estimate, float]]] = {
-            "IQM": [(statistics.aggregate(ours, statistics.iqm), truth)],
-            "difference of IQMs": [(statistics.aggregate_difference(ours, theirs, statistics.iqm), 0.0)],
-            "chance over games": [(statistics.improvement_over_games(ours, theirs), 0.5)],
+            "IQM": [(aggregation.aggregate(ours, aggregation.iqm), truth)],
+            "difference of IQMs": [(aggregation.aggregate_difference(ours, theirs, aggregation.iqm), 0.0)],
+            "chance over games": [(aggregation.improvement_over_games(ours, theirs), 0.5)],
             "mean of a game": [
                 (statistics.mean_of_runs(x), mean) for x, mean in zip(ours, means, strict=True)
             ],
@@ -162,7 +163,7 @@ def verdict_rates(world: World, n: int, shift: float, trials: int, seed: int = 0
 
 def verdicts_of(ours: Scores, theirs: Scores) -> tuple[list[str], str]:
     """Return the decision rule's outcomes on two arms' scores: by game, and overall."""
-    whole = Question(statistics.aggregate_difference(ours, theirs, statistics.iqm))
+    whole = Question(aggregation.aggregate_difference(ours, theirs, aggregation.iqm))
     single = [
         Question(statistics.difference(x, y), statistics.mann_whitney(x, y))
         for x, y in zip(ours, theirs, strict=True)

@@ -8,9 +8,8 @@ from statistics import median
 
 import numpy as np
 
-from rl_coordconv.compare import statistics
+from rl_coordconv.compare.aggregation import iqm
 from rl_coordconv.compare.analysis import Analysis
-from rl_coordconv.compare.figures import algorithms
 from rl_coordconv.compare.games import ArmOnGame, GameResult
 from rl_coordconv.compare.wording import number
 from rl_coordconv.runs.published import RL_ZOO
@@ -57,6 +56,21 @@ def latex(analysis: Analysis) -> str:
     return "\n\n".join(table.latex for table in made if table is not None and table.rows) + "\n"
 
 
+def algorithms(analysis: Analysis) -> list[str]:
+    """Return the algorithms of the arms for which RL Zoo has published scores."""
+    used = dict.fromkeys(str(options.get("algo")) for options in analysis.comparison.options.values())
+    return [algo for algo in used if algo in RL_ZOO]
+
+
+def arm_speeds(analysis: Analysis) -> dict[str, float]:
+    """Return each arm's median steps per second, 0 where it is not known."""
+    known: dict[str, list[float]] = {arm: [] for arm in analysis.comparison.arms}
+    for run in analysis.runs:
+        if run.progress.steps_per_second:
+            known[run.arm].append(run.progress.steps_per_second)
+    return {arm: median(speeds or [0.0]) for arm, speeds in known.items()}
+
+
 def final_returns(analysis: Analysis) -> Table:
     """
     Return the scores: mean with interval, median, IQM, and where runs make two groups how many took off.
@@ -79,7 +93,7 @@ def final_returns(analysis: Analysis) -> Table:
 
 def _scores(result: GameResult, ours: ArmOnGame) -> list[str]:
     values = ours.values
-    middle = statistics.iqm(values, np.full((1, len(values)), 1 / len(values)))[0]
+    middle = iqm(values, np.full((1, len(values)), 1 / len(values)))[0]
     took_off = "" if result.took_off is None else f"{int(np.sum(values > result.took_off))}"
     return [number(ours.final, 1), f"{np.median(values):,.1f}", f"{middle:,.1f}", took_off, f"{len(values)}"]
 
@@ -117,11 +131,7 @@ def aggregates(analysis: Analysis) -> Table:
 
 def speeds(analysis: Analysis) -> Table:
     """Return the median speed of every arm's runs."""
-    rows = []
-    for arm in analysis.comparison.arms:
-        found = [run.progress.steps_per_second for run in analysis.runs if run.arm == arm]
-        known = [speed for speed in found if speed]
-        rows.append([arm, f"{median(known):,.0f}" if known else "-"])
+    rows = [[arm, f"{speed:,.0f}" if speed else "-"] for arm, speed in arm_speeds(analysis).items()]
     caption = "Median of the runs' own steps per second, as many side by side as there were."
     return Table(caption, ["arm", "steps/s"], rows)
 

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rl_coordconv.compare.statistics import LEVEL, Estimate, holm
+import numpy as np
+
+from rl_coordconv.compare.statistics import LEVEL, Estimate
 
 Outcome = Literal["better", "worse", "undecided"]
 
@@ -72,3 +74,12 @@ def _verdict(question: Question, corrected: float | None, interim: bool) -> Verd
     if interim or corrected is None or corrected >= limit or not ranks_agree:
         return Verdict("undecided", corrected)
     return Verdict("better" if question.difference.value > 0 else "worse", corrected)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm, 1979): below 0.05, all such hold together at 95 %."""
+    order = np.argsort(p_values)
+    steps = np.array(p_values)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
+    return [float(value) for value in corrected]

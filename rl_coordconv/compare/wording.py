@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from rl_coordconv.compare import statistics
+from rl_coordconv.compare import power, statistics
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import Versus
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.verdicts import Verdict
 
+# More lines than that are a table.
+MOST_LINES = 20
+
 
 def verdict_lines(analysis: Analysis) -> list[str]:
-    """Return the overall verdicts, the count, then one plain line per game and arm."""
+    """
+    Return the overall verdicts, the count, then one plain line per game and arm; of many, those decided.
+    """
     baseline = analysis.comparison.baseline
     lines = []
     for arm, over in analysis.versus_overall.items():
@@ -28,10 +33,13 @@ def verdict_lines(analysis: Analysis) -> list[str]:
             f"{counts['better']} better, {counts['worse']} worse, {counts['undecided']} undecided of "
             f"{len(analysis.verdicts)} questions, corrected for their number (Holm)"
         )
-    for game, by_arm in analysis.versus.items():
-        for arm, versus in by_arm.items():
-            reason = _reason(versus, analysis.interim)
-            lines.append(f"**{game}**: {arm} {_outcome(versus.verdict)} {baseline} ({reason})")
+    single = [(game, arm, versus) for game, arms in analysis.versus.items() for arm, versus in arms.items()]
+    if len(single) > MOST_LINES:
+        single = [line for line in single if line[2].verdict.outcome != "undecided"]
+        lines[-1] += "; those undecided on a game are in the table below"
+    for game, arm, versus in single:
+        reason = _reason(versus, analysis.interim, len(analysis.verdicts))
+        lines.append(f"**{game}**: {arm} {_outcome(versus.verdict)} {baseline} ({reason})")
     return lines or ["nothing to compare yet: no game has a finished run of two arms"]
 
 
@@ -49,7 +57,7 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def _reason(versus: Versus, interim: bool) -> str:
+def _reason(versus: Versus, interim: bool, questions: int) -> str:
     found = versus.difference
     reason = f"{number(found, 1, signed=True)} raw points, {versus.seeds}"
     if versus.fewest < statistics.INTERVAL_RUNS:
@@ -58,18 +66,19 @@ def _reason(versus: Versus, interim: bool) -> str:
         return f"{reason}: scores without any spread give no interval"
     reason += f"{_corrected(versus.verdict)}, Mann-Whitney p {_p(versus.rank_p_value)}"
     if versus.verdict.outcome == "undecided" and not interim:
-        return f"{reason}; {_more_seeds(versus)}"
+        return f"{reason}; {_more_seeds(versus, questions)}"
     return reason
 
 
-def _more_seeds(versus: Versus) -> str:
-    """Say how many seeds would show the difference, if it is as large as it looks or as it may be."""
+def _more_seeds(versus: Versus, questions: int) -> str:
+    """Say how many seeds would show the difference among all questions, as large as it looks or may be."""
     found = versus.difference
     assert found.low is not None
     assert found.high is not None
     most = max(abs(found.low), abs(found.high)) / versus.spread
-    least = statistics.seeds_needed(most)
-    looks = statistics.seeds_needed(found.value / versus.spread) if found.value else None
+    level = 1 - (1 - statistics.LEVEL) / questions
+    least = power.seeds_needed(most, level)
+    looks = power.seeds_needed(found.value / versus.spread, level) if found.value else None
     low = "over 1,000" if least is None else f"{least}"
     high = "over 1,000" if looks is None else f"{looks}"
     return f"to see it takes {low} seeds per arm if the difference is at its far end, {high} if it is as seen"

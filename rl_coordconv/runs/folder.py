@@ -244,8 +244,8 @@ class RunFolder:
 
         :return: Two float64 arrays of shape ``(games,)``
         """
-        lines = [line.split(",") for line in self._whole_games()]
-        games = np.array(lines, dtype=np.float64).reshape(-1, len(MONITOR_COLUMNS))
+        lines = self._whole_games()
+        games = np.loadtxt(lines, delimiter=",", ndmin=2) if lines else np.empty((0, len(MONITOR_COLUMNS)))
         return games[:, 3], games[:, 0]
 
     def keep_games_until(self, step: int, game: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,12 +15,15 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rl_coordconv.compare.collect import collect
-from rl_coordconv.compare.foreign import read_foreign, read_monitors
+from rl_coordconv.compare.foreign import read_evaluations, read_foreign, read_monitors
 from rl_coordconv.compare.read import read_run
 from rl_coordconv.compare.report import write_report
 from rl_coordconv.compare.rundata import RunData, step_grid, taking_part, window_means, with_curve
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import Progress, RunFolder
+
+# Two runs that ``python -m rl_zoo3.train`` left after 8,192 steps of Breakout in 4 environments.
+ZOO = Path(__file__).parents[1] / "data" / "zoo" / "ppo"
 
 
 def run_of(steps, returns, last_step=None, total=1000, seed=1):
@@ -63,9 +69,52 @@ def test_an_sb3_run_by_its_monitors_and_by_its_events(tmp_path):
     assert by_monitors.last_step == pytest.approx(1024, rel=0.2)
     assert by_events.last_step == 1024
     # SB3 logs the mean of the last 100 games, and here all games are among them.
-    assert by_events.returns[-1] == pytest.approx(read_monitors(tmp_path / "monitors")[1].mean(), rel=0.05)
+    assert by_events.returns[-1] == pytest.approx(read_monitors(tmp_path / "monitors")[0][1].mean(), rel=0.05)
     with pytest.raises(UserError, match=r"did you mean .*PPO_1"):
         read_foreign(tmp_path, "mine", "Breakout", "old", 1)
+
+
+def test_a_run_of_rl_zoo_by_its_own_files():
+    run = read_foreign(ZOO / "BreakoutNoFrameskip-v4_1", "mine", "Breakout", "zoo", 1)
+    assert (run.last_step, run.finished, run.foreign) == (8192, True, True)
+    assert (run.eval_score, run.eval_games) == (pytest.approx(5 / 3), 3)
+    # Monitor counts frames, of which a step takes 4, and the no-ops of the wrappers.
+    (steps, returns), speed = read_monitors(ZOO / "BreakoutNoFrameskip-v4_1")
+    assert steps[-1] == pytest.approx(8192)
+    assert steps[0] == pytest.approx(709 * 8192 / 8913)
+    assert len(returns) == 50
+    assert speed == pytest.approx(steps[-1] / 303.5, rel=0.01)
+    assert run.returns[-1] == pytest.approx(returns[steps > 0.9 * 8192].mean())
+
+
+def test_evaluations_alone_are_a_run_and_an_early_one_is_no_score(tmp_path):
+    shutil.copy(ZOO / "BreakoutNoFrameskip-v4_2" / "evaluations.npz", tmp_path)
+    run = read_foreign(tmp_path, "mine", "Breakout", "zoo", 1)
+    assert (run.last_step, run.eval_score) == (8192, pytest.approx(5 / 3))
+    assert run.returns[-1] == pytest.approx(5 / 3)
+    for monitor in (ZOO / "BreakoutNoFrameskip-v4_2").glob("*monitor.csv"):
+        lines = monitor.read_text().splitlines()
+        (tmp_path / monitor.name).write_text("\n".join([*lines, *lines[2:], "1.0,cut o"]))
+    later = read_foreign(tmp_path, "mine", "Breakout", "zoo", 1)
+    assert later.last_step > 15_000
+    assert later.eval_score is None
+
+
+def test_damaged_evaluations_are_named(tmp_path):
+    (tmp_path / "evaluations.npz").write_bytes(b"PK no zip")
+    with pytest.raises(UserError, match=r"evaluations.npz' cannot be read"):
+        read_evaluations(tmp_path)
+
+
+def test_rl_zoo_is_an_arm_beside_ones_own(script, written):
+    arms = f"{{cnn: {{extractor: cnn}}, zoo: {{folders: {{Breakout: {ZOO}/BreakoutNoFrameskip-v4_*}}}}}}"
+    folder = written(lambda config: 5.0 + config.seed, text=f"arms: {arms}", games="[Breakout]").folder
+    assert script("report", folder) == 0
+    text = (folder / "report.md").read_text()
+    assert "| Breakout | 8,000 | eval | zoo | 1.7 (1.7 to 1.7) |" in text
+    assert "Breakout: scores of only 3 games" in text
+    assert "**Breakout**: zoo is not distinguishable from cnn" in text
+    assert (folder / "figures" / "learning_curves_over_time.png").is_file()
 
 
 def test_broken_monitor_is_named(tmp_path):

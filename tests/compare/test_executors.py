@@ -16,6 +16,7 @@ from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.local import slot_environment
 from rl_coordconv.compare.matrix import load_comparison
+from rl_coordconv.compare.on_ray import resources
 from rl_coordconv.runs.folder import RunFolder
 
 COMPARE = Path(__file__).parents[2] / "scripts" / "compare.py"
@@ -124,6 +125,11 @@ def write(folder: Path, steps: int) -> Path:
     file = folder / "small.yaml"
     file.write_text(MATRIX.format(steps=steps, seeds="1"))
     return file
+
+
+def test_a_run_on_the_cpu_takes_no_share_of_a_gpu():
+    assert resources("cpu", has_gpus=True) == resources("auto", has_gpus=False) == (1, 0.0)
+    assert resources("auto", has_gpus=True) == (2, 0.25)
 
 
 def test_slots_share_the_cores(monkeypatch):

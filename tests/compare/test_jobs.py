@@ -66,6 +66,24 @@ def test_only_what_may_go_better_is_tried_again(trained, cause, code, attempts):
         assert job.log.read_text().count("--- attempt") == 1
 
 
+class Waits(threading.Event):
+    """Notes how long it was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        return super().wait(timeout)
+
+
+def test_each_retry_waits_twice_as_long(trained):
+    stop = Waits()
+    run_job(trained("error", 1)[0], {}, stop)
+    assert [seconds for seconds in stop.seconds if seconds != jobs_module.POLL_SECONDS] == [0.01, 0.02]
+
+
 def test_a_full_disk_stops_the_matrix(trained):
     jobs = trained("storage", 2)
     results = run_local(jobs, 1, lambda results: None, threading.Event())

@@ -15,6 +15,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
+from rl_coordconv.compare import figures
 from rl_coordconv.compare.analysis import analyse
 from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.comparison import Comparison
@@ -65,6 +66,47 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert page.count("data:image/png;base64,") == 8
     assert 'src="figures' not in page
     assert "http" not in page
+
+
+def test_of_many_questions_those_undecided_are_left_to_the_table(written, matrix_file):
+    arms = "{cnn: {extractor: cnn}, " + ", ".join(f"a{n}: {{features_dim: {n}}}" for n in range(2, 23)) + "}"
+
+    def one_arm_better(config):
+        return config.seed + (500.0 if config.arm == "a2" else 0.0)
+
+    text = text_of(written(one_arm_better, text=f"arms: {arms}", games="[Pong]").folder)
+    assert "1 better, 0 worse, 20 undecided of 21 questions" in text
+    assert "undecided on a game are in the table below" in text
+    assert text.count("* **Pong**") == 1
+
+
+def test_curves_name_every_arm_and_show_single_runs_and_published_scores(written):
+    def near_the_published_score(config):
+        return 396.0 + config.seed if config.game == "Breakout" else 10.0 + config.seed
+
+    comparison = written(near_the_published_score, seeds="[1, 2, 3]")
+    analysis = analyse(Comparison.load(comparison.folder))
+    figure = figures.learning_curves(analysis, analysis.games)
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cnn", "coordconv", "RL Zoo ppo, 10 M steps"]
+    breakout = figure.axes[0].get_lines()
+    assert sum(line.get_linewidth() == 0.5 for line in breakout) == 6
+    [dashed] = [line for line in breakout if line.get_linestyle() == "--"]
+    assert set(dashed.get_ydata()) == {398}
+    figure.draw_without_rendering()
+    assert "5k" in [label.get_text() for label in figure.axes[0].get_xticklabels()]
+
+
+def test_the_axis_of_a_profile_has_round_scores():
+    assert figures.round_scores(-0.1, 2.4) == [0, 0.25, 0.5, 0.75, 1, 2]
+    assert figures.round_scores(-30, 5_000) == [-10, -1, 0, 1, 10, 100, 1000]
+
+
+def test_many_games_make_pages(written, monkeypatch):
+    monkeypatch.setattr(figures, "GAMES_PER_PAGE", 1)
+    folder = written(clearly_better_on_breakout, seeds="[1]").folder
+    pages = figures.draw_all(analyse(Comparison.load(folder)), folder / "figures")["Learning curves"]
+    assert [page.name for page in pages] == ["learning_curves.png", "learning_curves_2.png"]
 
 
 def test_tensorboard_page_holds_every_arm_under_the_same_tags(script, written, curves):

@@ -7,26 +7,26 @@ import pytest
 from rliable import library, metrics
 from scipy import stats
 
-from rl_coordconv.compare import statistics
-from rl_coordconv.compare.simulate import NOISES, RAINBOW, World, coverage, verdict_rates
-from rl_coordconv.compare.statistics import (
-    Estimate,
+from rl_coordconv.compare import aggregation
+from rl_coordconv.compare.aggregation import (
     aggregate,
     aggregate_difference,
-    detectable,
-    difference,
-    holm,
-    improvement_on_game,
     improvement_over_games,
     iqm,
     jackknife,
-    mean_of_runs,
     optimality_gap,
-    pairing_pays,
     performance_profile,
-    seeds_needed,
 )
-from rl_coordconv.compare.verdicts import Question, decide
+from rl_coordconv.compare.power import detectable, seeds_needed
+from rl_coordconv.compare.simulate import NOISES, RAINBOW, World, coverage, verdict_rates
+from rl_coordconv.compare.statistics import (
+    Estimate,
+    difference,
+    improvement_on_game,
+    mean_of_runs,
+    pairing_pays,
+)
+from rl_coordconv.compare.verdicts import Question, decide, holm
 
 # Human-normalised scores of four seeds on three games, as a comparison would save them.
 SCORES = np.array([[0.9, 0.1, 1.4], [1.1, 0.3, 1.0], [0.7, 0.2, 1.9], [1.3, 0.2, 1.2]])
@@ -38,8 +38,8 @@ def test_point_estimates_are_rliables():
     # 12 runs: a quarter is a whole number of them.
     assert aggregate(OURS, iqm).value == pytest.approx(metrics.aggregate_iqm(SCORES))
     assert aggregate(OURS, optimality_gap).value == pytest.approx(metrics.aggregate_optimality_gap(SCORES))
-    assert aggregate(OURS, statistics.mean).value == pytest.approx(metrics.aggregate_mean(SCORES))
-    assert statistics.median(OURS) == pytest.approx(metrics.aggregate_median(SCORES))
+    assert aggregate(OURS, aggregation.mean).value == pytest.approx(metrics.aggregate_mean(SCORES))
+    assert aggregation.median(OURS) == pytest.approx(metrics.aggregate_median(SCORES))
     by_hand = metrics.probability_of_improvement(SCORES, BASELINE)
     assert improvement_over_games(OURS, THEIRS).value == pytest.approx(by_hand)
     taus = np.linspace(0, 2, 9)
@@ -60,7 +60,7 @@ def test_interval_of_many_runs_is_rliables():
 
 def test_variance_of_a_mean_over_uneven_games_is_exact():
     games = [np.array([1.0, 2.0, 4.0]), np.array([10.0, 30.0]), np.array([5.0, 5.0, 6.0, 9.0])]
-    value, variances, degrees = jackknife(games, statistics.mean)
+    value, variances, degrees = jackknife(games, aggregation.mean)
     assert value == pytest.approx(np.mean([game.mean() for game in games]))
     np.testing.assert_allclose(variances, [game.var(ddof=1) / len(game) / 9 for game in games])
     np.testing.assert_array_equal(degrees, [2, 1, 3])
@@ -68,7 +68,7 @@ def test_variance_of_a_mean_over_uneven_games_is_exact():
 
 def test_the_difference_over_one_game_is_welchs():
     ours, theirs = np.array([5.0, 7.0, 9.0]), np.array([4.0, 5.0, 6.5, 3.0])
-    found, welch = aggregate_difference([ours], [theirs], statistics.mean), difference(ours, theirs)
+    found, welch = aggregate_difference([ours], [theirs], aggregation.mean), difference(ours, theirs)
     assert [found.low, found.high, found.p_value] == pytest.approx([welch.low, welch.high, welch.p_value])
 
 

@@ -1,0 +1,47 @@
+"""How many runs it takes to see a difference."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from rl_coordconv.compare.statistics import INTERVAL_RUNS, LEVEL
+
+POWER = 0.8
+MOST_SEEDS = 1000
+
+
+def power(effect: float, n: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """
+    Return the probability that a difference is shown with ``n`` runs of each of two arms (two-sample t-test).
+
+    :param effect: The difference in standard deviations of a run's score
+    :param n: Runs of each arm, shape ``(k,)``
+    :param level: Of the test
+    """
+    degrees = 2 * n - 2
+    return np.asarray(
+        stats.nct.sf(stats.t.ppf((1 + level) / 2, degrees), degrees, abs(effect) * np.sqrt(n / 2))
+    )
+
+
+def detectable(n: int, level: float = LEVEL) -> float:
+    """
+    Return the smallest difference that ``n`` runs of each arm show with 80 % probability, see :func:`power`.
+    """
+    effects = np.geomspace(0.05, 100, 2000)
+    enough = [effect for effect in effects if power(effect, np.array(float(n)), level) >= POWER]
+    return float(enough[0]) if enough else float("inf")
+
+
+def seeds_needed(effect: float, level: float = LEVEL) -> int | None:
+    """
+    Return how many runs of each arm show a difference with 80 % probability.
+
+    :param effect: The difference in standard deviations of a run's score
+    :param level: Of the test
+    :return: The number, at least 3, or None if it is above 1,000
+    """
+    n = np.arange(INTERVAL_RUNS, MOST_SEEDS + 1)
+    enough = n[power(effect, n, level) >= POWER]
+    return int(enough[0]) if len(enough) else None
