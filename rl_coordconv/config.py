@@ -20,9 +20,10 @@ from gymnasium import spaces
 from rl_coordconv.envs import BACKENDS, HALVING, MAX_FRAMES, canonical_game
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError, choose
-from rl_coordconv.extractors import EXTRACTORS, Pool, policy_kwargs
+from rl_coordconv.extractors import EXTRACTORS, Pool, check_extractor
 from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.layers import CoordInit
+from rl_coordconv.machine import check_device
 from rl_coordconv.options import fill, fits, read_yaml
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class RunConfig:
         """
         _check_values(self)
         choose("algo", self.algo, ALGORITHMS)
-        check_extractor(self)
+        check_extractor(self.extractor, self.extractor_options, FRAMES)
         choose("backend", self.backend, BACKENDS)
         section = ALGORITHMS[self.algo].hyperparameters
         values = section() if self.hyperparameters is None else self.hyperparameters
@@ -216,45 +217,6 @@ def _check_values(section: Any, prefix: str = "") -> None:
             raise UserError(f"{name} is {value}: it must be between 0 and 1")
         if name == "seed" and value >= 2**31:
             raise UserError(f"seed is {value}: it must be below 2**31")
-
-
-def check_extractor(config: RunConfig) -> None:
-    """
-    Refuse an extractor that cannot be made, before anything is created for it.
-
-    :raises UserError: It is unknown, lacks an option that is given, or refuses its value
-    """
-    key = (config.extractor, repr(sorted(config.extractor_options.items())))
-    if key in _MADE:  # making one takes 20 ms, and a comparison has hundreds of runs
-        return
-    kwargs = policy_kwargs(config.extractor, **config.extractor_options)
-    with torch.random.fork_rng(devices=[]):
-        try:
-            kwargs["features_extractor_class"](FRAMES, **kwargs["features_extractor_kwargs"])
-        except UserError as error:
-            raise UserError(f"extractor '{config.extractor}': {error}") from None
-    _MADE.add(key)
-
-
-_MADE: set[tuple[str, str]] = set()
-
-
-def check_device(device: str) -> None:
-    """
-    Refuse a device that this machine does not have.
-
-    :param device: auto, cpu, cuda or cuda:N
-    :raises UserError: The device is unknown or absent
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UserError(f"unknown device '{device}': use auto, cpu, cuda or cuda:N")
-    if device.startswith("cuda"):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = int(device.partition(":")[2] or 0)
-        if index >= count:
-            raise UserError(
-                f"device '{device}' is not there: PyTorch sees {count} CUDA devices (use auto or cpu)"
-            )
 
 
 def build_parser() -> OneLineParser:

@@ -1,16 +1,23 @@
-"""What a program may use of the machine it runs on, and how a result names that machine."""
+"""What a program may use of the machine it runs on, and how a result names that machine and its packages."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
+from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from rl_coordconv.errors import UserError
+
 SPEED_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """What decides how fast a CPU multiplies matrices, as Linux names it."""
+
+PACKAGES = ("rl-coordconv", "torch", "stable-baselines3", "gymnasium", "ale-py", "numpy", "tensorboard")
+"""What computes the results."""
 
 
 def available_cores() -> int:
@@ -31,6 +38,33 @@ def describe() -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def check_device(device: str) -> None:
+    """
+    Refuse a device that this machine does not have.
+
+    :param device: auto, cpu, cuda or cuda:N
+    :raises UserError: The device is unknown or absent
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"unknown device '{device}': use auto, cpu, cuda or cuda:N")
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(device.partition(":")[2] or 0)
+        if index >= count:
+            raise UserError(
+                f"device '{device}' is not there: PyTorch sees {count} CUDA devices (use auto or cpu)"
+            )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes the results."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found | describe()
 
 
 def _cpu() -> tuple[str, set[str]]:

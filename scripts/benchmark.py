@@ -27,9 +27,8 @@ with script_needs("report"):
     from rl_coordconv.benchmark.report import markdown
     from rl_coordconv.benchmark.setting import Setting
     from rl_coordconv.cli import gather_list, parse_dataclass, underscored
-    from rl_coordconv.config import check_device
     from rl_coordconv.envs import canonical_game
-    from rl_coordconv.runs.folder import versions
+    from rl_coordconv.machine import check_device, versions
 
 ALGOS = {"ppo": 8, "a2c": 16}
 """RL Zoo's number of environments."""

@@ -20,10 +20,10 @@ with script_needs("train"):
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     from rl_coordconv.cli import parse_dataclass
-    from rl_coordconv.config import check_device
+    from rl_coordconv.files import write_text
+    from rl_coordconv.machine import check_device
     from rl_coordconv.runs.agent import load_run
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
-    from rl_coordconv.runs.folder import write_text
     from rl_coordconv.runs.foreign import load_zip
     from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, shift_effects
     from rl_coordconv.runs.video import check_picture_path, film_game, write_video

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import stable_baselines3
 import torch
 
@@ -12,19 +14,14 @@ from rl_coordconv.algorithms.on_policy import FastOnPolicyAlgorithm
 class A2C(FastOnPolicyAlgorithm, stable_baselines3.A2C):
     """SB3's ``A2C`` and its arguments, with those of :class:`~.on_policy.FastOnPolicyAlgorithm`."""
 
-    def train(self) -> None:
-        """Update the policy as SB3 does, once with the whole rollout."""
-        if self.network is None:
-            super().train()
-            return
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
+    def update(self) -> dict[str, Any]:
+        """Do one step with the whole rollout."""
         (chosen,) = self.rollout_buffer.minibatches()  # type: ignore[attr-defined]
         figures = self.captured_minibatch(chosen).cpu().numpy()
         self._n_updates += 1
         logged = {f"train/{name}": value for name, value in zip(A2CFigures._fields, figures, strict=True)}
         del logged["train/loss"]
-        self.log_update(logged)
+        return logged
 
     def loss(self, chosen: torch.Tensor, *limits: torch.Tensor) -> A2CFigures:
         """Return A2C's loss of a rollout."""

@@ -173,6 +173,19 @@ class FastOnPolicyAlgorithm(FastRollout):
         if self.network is not None and self.device.type == "cuda":
             set_learning_rate(self.policy.optimizer, memory)
 
+    def train(self) -> None:
+        """Update the policy as SB3 does: the same minibatches, losses and logged values."""
+        if self.network is None:
+            super().train()
+            return
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        self._log_update(self.update())
+
+    def update(self) -> dict[str, Any]:
+        """Train on the rollout; return what is logged of it."""
+        raise NotImplementedError
+
     def loss(self, chosen: torch.Tensor, *limits: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """
         Return the loss of a minibatch, and after it what is logged.
@@ -195,7 +208,7 @@ class FastOnPolicyAlgorithm(FastRollout):
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
 
-    def log_update(self, figures: dict[str, Any]) -> None:
+    def _log_update(self, figures: dict[str, Any]) -> None:
         """Log an update's figures, and those that SB3's algorithms have in common."""
         buffer = self.rollout_buffer
         values, returns = (buffer.swap_and_flatten(x).flatten() for x in (buffer.values, buffer.returns))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import stable_baselines3
 import torch
@@ -13,13 +15,8 @@ from rl_coordconv.algorithms.on_policy import FastOnPolicyAlgorithm
 class PPO(FastOnPolicyAlgorithm, stable_baselines3.PPO):
     """SB3's ``PPO`` and its arguments, with those of :class:`~.on_policy.FastOnPolicyAlgorithm`."""
 
-    def train(self) -> None:
-        """Update the policy as SB3 does: the same minibatches, losses and logged values."""
-        if self.network is None:
-            super().train()
-            return
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
+    def update(self) -> dict[str, Any]:
+        """Pass over the rollout ``n_epochs`` times, or until the policy has moved too far."""
         limits = {"train/clip_range": self.clip_range(self._current_progress_remaining)}  # type: ignore[operator]
         if self.clip_range_vf is not None:
             limits["train/clip_range_vf"] = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
@@ -36,7 +33,7 @@ class PPO(FastOnPolicyAlgorithm, stable_baselines3.PPO):
         logged = {f"train/{name}": np.mean(values.astype(np.float64)) for name, values in table.items()}
         logged["train/approx_kl"] = np.mean(table["approx_kl"][before:])  # of the last epoch
         logged["train/loss"] = table["loss"][-1]
-        self.log_update(logged | limits)
+        return logged | limits
 
     def _train_epoch(self, figures: list[torch.Tensor], limits: list[torch.Tensor]) -> bool:
         """

@@ -19,7 +19,7 @@ from typing import Any
 from rl_coordconv.benchmark.measure import BENCHMARKS
 from rl_coordconv.benchmark.report import markdown, plot, summarise, written
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import write_text
+from rl_coordconv.files import write_text
 
 FILES = ("train_ppo", "train_a2c", "env", "layer")
 """Results of a machine, in the order of its page."""
@@ -37,7 +37,7 @@ def machine_name(machine: dict[str, str]) -> str:
     """
     Return a machine's name as a folder name, e.g. ``amd-epyc-7763-2-cores``.
 
-    :param machine: From :func:`rl_coordconv.runs.folder.versions`
+    :param machine: From :func:`rl_coordconv.machine.versions`
     """
     chip = machine.get("gpu") or f"{machine['cpu']} {machine['cores']} cores"
     plain = re.sub(r"\((R|TM)\)|\bCPU\b|\b(64-Core )?Processor\b|@.*?GHz", " ", chip, flags=re.IGNORECASE)

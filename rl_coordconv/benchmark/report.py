@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_coordconv.benchmark.measure import BENCHMARKS
-from rl_coordconv.runs.folder import atomic_path
+from rl_coordconv.files import atomic_path
 
 
 @dataclass(frozen=True)

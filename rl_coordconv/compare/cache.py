@@ -16,7 +16,8 @@ from pathlib import Path
 from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.tidy import read_csv
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import RunFolder, write_text
+from rl_coordconv.files import write_text
+from rl_coordconv.runs.folder import RunFolder
 
 FILE = ".read.json"
 # Changes when what is read of a run changes.

@@ -16,8 +16,8 @@ import yaml
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError, choose
+from rl_coordconv.files import write_text
 from rl_coordconv.options import read_yaml
-from rl_coordconv.runs.folder import write_text
 
 SCORES = ("eval", "train")
 SCORES_CSV = "scores.csv"

@@ -25,7 +25,7 @@ from rl_coordconv.compare.games import GameResult
 from rl_coordconv.compare.positions import positional_biases
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.tables import algorithms, arm_speeds
-from rl_coordconv.runs.folder import atomic_path
+from rl_coordconv.files import atomic_path
 from rl_coordconv.runs.published import RL_ZOO
 
 COLUMNS = 3

@@ -23,7 +23,8 @@ from pathlib import Path
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.matrix import label
 from rl_coordconv.config import RunConfig
-from rl_coordconv.runs.folder import Cause, FolderInUse, RunFolder, write_text
+from rl_coordconv.files import write_text
+from rl_coordconv.runs.folder import Cause, FolderInUse, RunFolder
 
 POLL_SECONDS = 0.2
 # Before the first retry; twice as long before each further one.

@@ -32,7 +32,7 @@ from rl_coordconv.compare.tables import SECTIONS, latex, speeds
 from rl_coordconv.compare.tensorboard import write_page
 from rl_coordconv.compare.tidy import write_csv
 from rl_coordconv.compare.wording import listed, verdict_lines
-from rl_coordconv.runs.folder import write_text
+from rl_coordconv.files import write_text
 
 PAGE_NAME = "report.html"
 PAGE = """<!doctype html>

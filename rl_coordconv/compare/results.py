@@ -24,7 +24,7 @@ from rl_coordconv.compare.matrix import check_recorded_options
 from rl_coordconv.compare.read import read_run
 from rl_coordconv.compare.tidy import read_csv, write_csv
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import write_text
+from rl_coordconv.files import write_text
 
 # Ways in which a run ends for good: another attempt at one that diverged would pick a survivor.
 ENDED = ("finished", "diverged")

@@ -23,7 +23,8 @@ import numpy as np
 from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV
 from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import Progress, atomic_path
+from rl_coordconv.files import atomic_path
+from rl_coordconv.runs.folder import Progress
 
 RUN = ("comparison", "game", "arm", "seed")
 PROGRESS = ("steps_per_second", "attempts", "cause", "exit_reason")

@@ -9,7 +9,7 @@ import yaml
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
-from rl_coordconv.runs.folder import versions
+from rl_coordconv.machine import versions
 from rl_coordconv.runs.published import RL_ZOO
 
 CARD = """---

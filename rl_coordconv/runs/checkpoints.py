@@ -27,7 +27,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 
 from rl_coordconv.envs.state import capture_games, restore_games
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import atomic_path
+from rl_coordconv.files import atomic_path
 
 NAME = re.compile(r"step_(\d+)_sha256_([0-9a-f]{16})\.zip")
 STATE_ENTRY = "resume_state.pt"

@@ -11,7 +11,8 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from rl_coordconv.runs.folder import RunFolder, atomic_path
+from rl_coordconv.files import atomic_path
+from rl_coordconv.runs.folder import RunFolder
 
 
 def plot_curves(arms: Mapping[str, Sequence[RunFolder]], title: str, path: Path, window: int = 30) -> None:

@@ -24,7 +24,7 @@ from stable_baselines3.common.utils import get_device
 
 from rl_coordconv import machine
 from rl_coordconv.config import RunConfig
-from rl_coordconv.runs.folder import write_text
+from rl_coordconv.files import write_text
 
 FILE = "decisions.json"
 Decisions = dict[str, dict[str, Any]]

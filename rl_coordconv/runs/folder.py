@@ -28,12 +28,10 @@ import dataclasses
 import fcntl
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +40,7 @@ import numpy as np
 from rl_coordconv import machine
 from rl_coordconv.config import RunConfig, config_from_dict, upgrade
 from rl_coordconv.errors import UserError
+from rl_coordconv.files import write_text
 from rl_coordconv.options import read_yaml
 
 README = """# {game} / {arm} / seed {seed}
@@ -63,9 +62,6 @@ README = """# {game} / {arm} / seed {seed}
 
 Play it: `python scripts/evaluate.py {folder} --gif agent.gif`
 """
-
-PACKAGES = ("rl-coordconv", "torch", "stable-baselines3", "gymnasium", "ale-py", "numpy", "tensorboard")
-
 
 MONITOR_COLUMNS = ("r", "l", "t", "step")
 State = Literal["running", "finished", "stopped", "failed", "diverged", "unfinished"]
@@ -98,31 +94,6 @@ class Progress:
     attempts: int = 0
     cause: Cause = ""
     exit_reason: str = ""
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
-    """
-    Give a temporary path beside ``path`` that takes its place when the block succeeds.
-
-    :param path: The file to write; on an error it stays as it was
-    :param sync: Whether it must outlast a power cut
-    """
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        yield temporary
-        if sync:
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str, sync: bool = True) -> None:
-    """Write ``text`` to ``path`` so that the file is there complete or not at all."""
-    with atomic_path(path, sync) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 class RunFolder:
@@ -184,7 +155,7 @@ class RunFolder:
             write_text(draft / "README.md", text)
             if command is not None:
                 write_text(draft / "command.txt", f"{command}\n")
-            write_text(draft / "versions.json", json.dumps(versions(), indent=2) + "\n")
+            write_text(draft / "versions.json", json.dumps(machine.versions(), indent=2) + "\n")
             write_text(draft / self.config_file.name, config.to_yaml())
             os.replace(draft, self.path)
         except OSError as error:
@@ -328,12 +299,3 @@ class RunFolder:
         """Add an evaluation: ``step``, ``returns``, ``lengths``."""
         with open(self.evaluations, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes the results."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found | machine.describe()

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
+from rl_coordconv.files import atomic_path
 from rl_coordconv.runs.evaluation import make_eval_env, play_games
-from rl_coordconv.runs.folder import atomic_path
 
 SHIFTS = tuple(range(-12, 13, 3))
 N_FRAMES = 128

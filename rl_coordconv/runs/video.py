@@ -10,8 +10,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError, needs
+from rl_coordconv.files import atomic_path
 from rl_coordconv.runs.evaluation import make_eval_env, play_games
-from rl_coordconv.runs.folder import atomic_path
 
 # The agent acts 15 times a second: 60 frames of the console, four to a step.
 STEPS_PER_SECOND = 15

@@ -32,9 +32,10 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from rl_coordconv.config import check_device
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import RunFolder, atomic_path, versions, write_text
+from rl_coordconv.files import atomic_path, write_text
+from rl_coordconv.machine import check_device, versions
+from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.tasks.progress import StepBar
 from rl_coordconv.tasks.seed_statistics import Numbers, print_table, summarise
 

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.folder import atomic_path
+from rl_coordconv.files import atomic_path
 
 
 def draw_measurements(figure: Any, results: dict[str, Any], measurements: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rl_coordconv.benchmark.pages import machine_name
-from rl_coordconv.runs.folder import versions
+from rl_coordconv.machine import versions
 
 
 @pytest.mark.slow

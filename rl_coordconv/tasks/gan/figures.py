@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from rl_coordconv.runs.folder import atomic_path
+from rl_coordconv.files import atomic_path
 from rl_coordconv.tasks.experiment import Experiment
 from rl_coordconv.tasks.figures import draw_measurements, plt, save
 from rl_coordconv.tasks.gan.coverage import histogram

@@ -1,0 +1,33 @@
+"""Files that are there complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
+    """
+    Give a temporary path beside ``path`` that takes its place when the block succeeds.
+
+    :param path: The file to write; on an error it stays as it was
+    :param sync: Whether it must outlast a power cut
+    """
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        yield temporary
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, sync: bool = True) -> None:
+    """Write ``text`` to ``path`` so that the file is there complete or not at all."""
+    with atomic_path(path, sync) as temporary:
+        temporary.write_text(text, encoding="utf-8")
