@@ -33,7 +33,6 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.card import make_card, training_command
-from rl_coordconv.runs.curves import write_curve
 from rl_coordconv.runs.evaluation import summarise
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.video import write_video
@@ -88,6 +87,8 @@ def export_agent(
     :param film: A game, from :func:`~.video.film_game`, to write as ``play.gif``
     :raises UserError: The folder exists or cannot be made
     """
+    from rl_coordconv.runs.curves import write_curve  # matplotlib comes with an extra; loading needs none
+
     if folder.exists():
         raise UserError(f"'{folder}' exists already: choose another folder")
     draft = folder.with_name(f".{folder.name}.tmp")

@@ -25,7 +25,17 @@ from rl_coordconv.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 RUN = Path("runs/ppo/Freeway/coordconv/seed1")
-FILES = {"README.md", "SHA256SUMS", "config.yaml", "metrics.json", "model.safetensors"}
+FILES = {
+    *(
+        "README.md",
+        "SHA256SUMS",
+        "config.yaml",
+        "curve.csv",
+        "curve.png",
+        "metrics.json",
+        "model.safetensors",
+    ),
+}
 
 
 @pytest.fixture
