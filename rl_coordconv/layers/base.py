@@ -28,15 +28,26 @@ class CoordConvLayer(nn.Module):
     ``"window"`` divides by ``kh * kw``. The functions that the layer can compute stay the same.
     """
 
+    _plain: Callable[..., nn.Module]
     weight: Tensor
     bias: Tensor | None
     in_channels: int
     out_channels: int
     groups: int
     kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
 
-    def _add_coordinates(self, with_r: bool, coord_init: CoordInit, coord_scale: CoordScale) -> None:
-        """Make ``coord_weight``; the layer's other parameters are there."""
+    def __init__(
+        self,
+        *args: Any,
+        with_r: bool = False,
+        coord_init: CoordInit = "concat",
+        coord_scale: CoordScale = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
         self.with_r = with_r
         self.coord_init = choose("coord_init", coord_init, COORD_INITS)
         self.coord_scale = check_coord_scale(coord_scale, math.prod(self.kernel_size))
@@ -51,9 +62,16 @@ class CoordConvLayer(nn.Module):
         if hasattr(self, "coord_weight"):  # not yet while PyTorch's constructor runs
             self._reset_coordinates(reset)
 
+    def _options(self) -> tuple[Any, ...]:
+        """Return what the positional term depends on besides sizes and the weight."""
+        return self.stride, self.padding, self.dilation, self.coord_scale
+
     def _literal_layer(self, device: Any) -> Any:
         """Return PyTorch's layer on the concatenated input, its parameters not initialised."""
-        raise NotImplementedError
+        channels = self.in_channels + self.groups * (3 if self.with_r else 2)
+        size = (channels, self.out_channels, self.kernel_size)
+        options = {"groups": self.groups, "bias": self.bias is not None, "dtype": self.weight.dtype}
+        return nn.utils.skip_init(self._plain, *size, **options, device=device)
 
     def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
         """Return the image part and the coordinate part of a weight of the literal concat."""

@@ -27,16 +27,7 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
     :raises UserError: ``coord_init`` or ``coord_scale`` is not allowed
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        with_r: bool = False,
-        coord_init: CoordInit = "concat",
-        coord_scale: CoordScale = 1.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._add_coordinates(with_r, coord_init, coord_scale)
+    _plain = nn.Conv2d
 
     @classmethod
     def from_conv(
@@ -75,12 +66,6 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         layer._reset_coordinates(reset)
         layer.load_state_dict({**conv.state_dict(), "coord_weight": layer.coord_weight})
         return layer.train(conv.training)
-
-    def _literal_layer(self, device: Any) -> nn.Conv2d:
-        channels = self.in_channels + self.groups * (3 if self.with_r else 2)
-        size = (channels, self.out_channels, self.kernel_size)
-        options = {"groups": self.groups, "bias": self.bias is not None, "dtype": self.weight.dtype}
-        return nn.utils.skip_init(nn.Conv2d, *size, **options, device=device)
 
     def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
         split = self.in_channels // self.groups
@@ -121,9 +106,6 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         options: Any = {"device": "meta", "dtype": self.coord_weight.dtype}
         image = torch.empty(self.in_channels, height, width, **options)
         return self._term(image.shape[-2:], self._conv_forward(image, self.weight.to("meta"), None))
-
-    def _options(self) -> tuple[Any, ...]:
-        return self.stride, self.padding, self.dilation, self.coord_scale
 
     def _term(self, size: torch.Size, out: Tensor, bias: Tensor | None = None) -> Tensor:
         """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rl_coordconv.layers.base import CoordConvLayer, CoordInit, CoordScale
+from rl_coordconv.layers.base import CoordConvLayer
 from rl_coordconv.layers.coords import coordinate_map
 from rl_coordconv.layers.positional import add_differentiated, is_channels_last, is_differentiated
 
@@ -28,22 +28,7 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
     :raises UserError: ``coord_init`` or ``coord_scale`` is not allowed
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        with_r: bool = False,
-        coord_init: CoordInit = "concat",
-        coord_scale: CoordScale = 1.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._add_coordinates(with_r, coord_init, coord_scale)
-
-    def _literal_layer(self, device: Any) -> nn.ConvTranspose2d:
-        channels = self.in_channels + self.groups * (3 if self.with_r else 2)
-        size = (channels, self.out_channels, self.kernel_size)
-        options = {"groups": self.groups, "bias": self.bias is not None, "dtype": self.weight.dtype}
-        return nn.utils.skip_init(nn.ConvTranspose2d, *size, **options, device=device)
+    _plain = nn.ConvTranspose2d
 
     def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
         grouped = concat.unflatten(0, (self.groups, -1))
@@ -86,9 +71,6 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
         :return: ``(out_channels, out_height, out_width)``
         """
         return self._term(torch.Size((height, width)), self.output_padding, self.coord_weight)
-
-    def _options(self) -> tuple[Any, ...]:
-        return self.stride, self.padding, self.dilation, self.coord_scale
 
     def _term(self, size: torch.Size, output_padding: tuple[int, ...], out: Tensor) -> Tensor:
         """Return the positional term ``(out_channels, out_height, out_width)``."""

@@ -95,7 +95,10 @@ def export_agent(
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        metrics = _metrics(model_file)
+        run = RunFolder(
+            next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file())
+        )
+        metrics = _metrics(run, model_file)
         save_policy(policy, draft / MODEL)
         shared = dataclasses.replace(config, device="auto", output="runs")
         (draft / "config.yaml").write_text(shared.to_yaml(), encoding="utf-8")
@@ -104,9 +107,7 @@ def export_agent(
         if film:
             write_video(film, draft / GIF)
             pictures["A game of the agent"] = GIF
-        if write_curve(
-            _run(model_file), draft / CURVE, f"{config.game}: {config.algo.upper()} with {config.arm}"
-        ):
+        if write_curve(run, draft / CURVE, f"{config.game}: {config.algo.upper()} with {config.arm}"):
             pictures["How it learned"] = f"{CURVE}.png"
         card = make_card(config, metrics, training_command(model_file), folder.name, pictures)
         (draft / "README.md").write_text(card, encoding="utf-8")
@@ -160,13 +161,8 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _run(model_file: Path) -> RunFolder:
-    return RunFolder(next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file()))
-
-
-def _metrics(model_file: Path) -> dict[str, Any]:
+def _metrics(run: RunFolder, model_file: Path) -> dict[str, Any]:
     """Return the evaluation of the agent in a zip: the best one's, else the last."""
-    run = _run(model_file)
     records = run.read_evaluations()
     if not records:
         return {}
