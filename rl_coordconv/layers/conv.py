@@ -87,11 +87,9 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         :return: ``(batch, out_channels, out_height, out_width)`` or without the batch
         """
         size = input.shape[-2:]
-        if is_differentiated(self.coord_weight):
-            # The bias goes with the coordinates: its gradient is a sum of what theirs is computed from.
-            out = self._conv_forward(input, self.weight, None)
-            return add_differentiated(out, self._term(size, out, self.bias))
         out = self._conv_forward(input, self.weight, self.bias)
+        if is_differentiated(self.coord_weight):
+            return add_differentiated(out, self._term(size, out))
         key = (size, self.coord_weight.dtype, out.dtype, is_channels_last(out), *self._options())
         return out.add_(self._cached(key, self.coord_weight, lambda: self._term(size, out)))
 
@@ -107,9 +105,9 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         image = torch.empty(self.in_channels, height, width, **options)
         return self._term(image.shape[-2:], self._conv_forward(image, self.weight.to("meta"), None))
 
-    def _term(self, size: torch.Size, out: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _term(self, size: torch.Size, out: Tensor) -> Tensor:
         """
-        Return the positional term plus ``bias``.
+        Return the positional term.
 
         :param size: Height and width of the input
         :param out: What it is to be added to
@@ -123,9 +121,9 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         # One matrix product: a convolution of two channels would cost several times as much.
         with torch.autocast(coords.device.type, enabled=False):
             if is_channels_last(out):  # in its order, so that neither it nor its gradient is copied
-                term = _linear(patches.T, weight.T, bias).T
+                term = (patches.T @ weight.T).T
             else:
-                term = _linear(weight, patches, None if bias is None else bias[:, None])
+                term = weight @ patches
         return term.unflatten(1, out.shape[-2:]).to(out.dtype)
 
     def _patches(self, size: torch.Size, taps_last: bool) -> Tensor:
@@ -146,6 +144,3 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
             patches = patches.unflatten(0, coords.shape[1:]).permute(1, 2, 0, 3).flatten(0, 2)
         return patches
 
-
-def _linear(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-    return left @ right if bias is None else torch.addmm(bias, left, right)
