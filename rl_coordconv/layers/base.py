@@ -62,10 +62,6 @@ class CoordConvLayer(nn.Module):
         if hasattr(self, "coord_weight"):  # not yet while PyTorch's constructor runs
             self._reset_coordinates(reset)
 
-    def _options(self) -> tuple[Any, ...]:
-        """Return what the positional term depends on besides sizes and the weight."""
-        return self.stride, self.padding, self.dilation, self.coord_scale
-
     def _literal_layer(self, device: Any) -> Any:
         """Return PyTorch's layer on the concatenated input, its parameters not initialised."""
         channels = self.in_channels + self.groups * (3 if self.with_r else 2)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rl_coordconv.layers.base import CoordConvLayer, CoordInit, CoordScale, reset
 from rl_coordconv.layers.coords import coordinate_map
-from rl_coordconv.layers.positional import add_differentiated, is_channels_last, is_differentiated
+from rl_coordconv.layers.positional import affine_factors, is_channels_last
 
 
 class CoordConv2d(CoordConvLayer, nn.Conv2d):
@@ -86,12 +86,9 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         :param input: ``(batch, in_channels, height, width)`` or without the batch
         :return: ``(batch, out_channels, out_height, out_width)`` or without the batch
         """
-        size = input.shape[-2:]
         out = self._conv_forward(input, self.weight, self.bias)
-        if is_differentiated(self.coord_weight):
-            return add_differentiated(out, self._term(size, out))
-        key = (size, self.coord_weight.dtype, out.dtype, is_channels_last(out), *self._options())
-        return out.add_(self._cached(key, self.coord_weight, lambda: self._term(size, out)))
+        key = (input.shape[-2:], self.stride, self.padding, self.dilation, self.coord_scale)
+        return self._cached.add(out, self.coord_weight, key, self._term)
 
     def positional_bias(self, height: int, width: int) -> Tensor:
         """
@@ -103,28 +100,43 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         """
         options: Any = {"device": "meta", "dtype": self.coord_weight.dtype}
         image = torch.empty(self.in_channels, height, width, **options)
-        return self._term(image.shape[-2:], self._conv_forward(image, self.weight.to("meta"), None))
+        return self._term(self._conv_forward(image, self.weight.to("meta"), None), image.shape[-2:])
 
-    def _term(self, size: torch.Size, out: Tensor) -> Tensor:
+    def _term(self, out: Tensor, size: torch.Size, *options: Any) -> Tensor:
         """
         Return the positional term.
 
-        :param size: Height and width of the input
         :param out: What it is to be added to
+        :param size: Height and width of the input
+        :param options: What else it depends on
         :return: ``(out_channels, out_height, out_width)``
         """
         coords = self.coord_weight
         taps_last = is_channels_last(coords)
-        key = (size, taps_last, coords.dtype, coords.device, *self._options())
-        patches = self._cached.constant(key, lambda: self._patches(size, taps_last))
+        key = (size, taps_last, coords.dtype, coords.device, options)
+        mix, maps = self._cached.constant(key, lambda: self._factors(size, out.shape[-2:], taps_last))
         weight = (coords.permute(0, 2, 3, 1) if taps_last else coords).flatten(1)  # as it lies in memory
-        # One matrix product: a convolution of two channels would cost several times as much.
-        with torch.autocast(coords.device.type, enabled=False):
-            if is_channels_last(out):  # in its order, so that neither it nor its gradient is copied
-                term = (patches.T @ weight.T).T
-            else:
-                term = weight @ patches
-        return term.unflatten(1, out.shape[-2:]).to(out.dtype)
+        if mix is not None:
+            weight = weight @ mix
+        # Matrix products, as a convolution of two channels would cost several times as much; in the output's
+        # order, so that neither it nor its gradient is copied.
+        if is_channels_last(out):
+            term = (maps.T @ weight.T).view(*out.shape[2:], -1).permute(2, 0, 1)
+        else:
+            term = (weight @ maps).view(out.shape[-3:])
+        return term if term.dtype == out.dtype else term.to(out.dtype)
+
+    def _factors(
+        self, size: torch.Size, out_size: torch.Size, taps_last: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """
+        Return two factors of the scaled coordinates under every window; without the first, it is the second.
+
+        :return: ``(taps, 3)`` and ``(3, out_height * out_width)``, or nothing and the patches
+        """
+        patches = self._patches(size, taps_last)
+        is_affine = not self.with_r and not any(_pads(self.padding)) and len(patches) > 3
+        return affine_factors(patches, *out_size) if is_affine else (None, patches)
 
     def _patches(self, size: torch.Size, taps_last: bool) -> Tensor:
         """
@@ -144,3 +156,6 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
             patches = patches.unflatten(0, coords.shape[1:]).permute(1, 2, 0, 3).flatten(0, 2)
         return patches
 
+
+def _pads(padding: str | tuple[int, ...]) -> tuple[int, ...]:
+    return {"valid": (0,), "same": (1,)}[padding] if isinstance(padding, str) else padding

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from rl_coordconv.layers.base import CoordConvLayer
 from rl_coordconv.layers.coords import coordinate_map
-from rl_coordconv.layers.positional import add_differentiated, is_channels_last, is_differentiated
 
 
 class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
@@ -57,10 +56,8 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
         output_padding = self._output_padding(input, output_size, *sizes)
         size, padding = input.shape[-2:], tuple(output_padding)
         out = self._transposed(input, self.weight, self.bias, padding)
-        if is_differentiated(self.coord_weight):
-            return add_differentiated(out, self._term(size, padding, out))
-        key = (size, padding, self.coord_weight.dtype, out.dtype, is_channels_last(out), *self._options())
-        return out.add_(self._cached(key, self.coord_weight, lambda: self._term(size, padding, out)))
+        key = (size, padding, self.stride, self.padding, self.dilation, self.coord_scale)
+        return self._cached.add(out, self.coord_weight, key, self._term)
 
     def positional_bias(self, height: int, width: int) -> Tensor:
         """
@@ -70,9 +67,9 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
         :param width: Of the input
         :return: ``(out_channels, out_height, out_width)``
         """
-        return self._term(torch.Size((height, width)), self.output_padding, self.coord_weight)
+        return self._term(self.coord_weight, torch.Size((height, width)), self.output_padding)
 
-    def _term(self, size: torch.Size, output_padding: tuple[int, ...], out: Tensor) -> Tensor:
+    def _term(self, out: Tensor, size: torch.Size, output_padding: tuple[int, ...], *options: Any) -> Tensor:
         """Return the positional term ``(out_channels, out_height, out_width)``."""
         coords = self.coord_weight
 
@@ -82,9 +79,7 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
 
         key = (size, coords.dtype, coords.device, self.coord_scale)
         channels = self._cached.constant(key, make)
-        with torch.autocast(coords.device.type, enabled=False):
-            term = self._transposed(channels, coords, None, output_padding)
-        return term.to(out.dtype)
+        return self._transposed(channels, coords, None, output_padding).to(out.dtype)
 
     def _transposed(
         self, images: Tensor, weight: Tensor, bias: Tensor | None, output_padding: tuple[int, ...]
