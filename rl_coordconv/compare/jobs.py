@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rl_coordconv.compare.comparison import Comparison
@@ -63,17 +64,17 @@ class Job:
     file: Path
     retries: int
 
-    @property
+    @cached_property
     def name(self) -> str:
         """E.g. ``Breakout/coordconv/seed1``."""
         return label(self.config)
 
-    @property
+    @cached_property
     def run(self) -> RunFolder:
         """The run's folder."""
         return RunFolder(self.directory / self.config.folder)
 
-    @property
+    @cached_property
     def log(self) -> Path:
         """What the command prints."""
         return self.directory / self.file.with_suffix(".log")

@@ -12,6 +12,9 @@ from rich.table import Table
 from rl_coordconv.compare.jobs import Job, JobResult
 from rl_coordconv.runs.folder import Progress
 
+# Drawing takes 20 ms of a core: every second, it would take 2 % of it.
+DRAW_SECONDS = 5.0
+LINE_SECONDS = 30.0
 # Of a large matrix, those that somebody looks for.
 ORDER = ("running", "failed", "stopped", "finished", "waiting")
 MOST_ROWS = 40
@@ -20,7 +23,7 @@ COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "
 
 class MatrixTable:
     """
-    Shows where all runs stand; without a terminal, a line for every change and one every 30 seconds.
+    Shows where all runs stand, at every change and now and then: a table, or lines without a terminal.
 
     :param jobs: All runs of the matrix
     """
@@ -31,8 +34,7 @@ class MatrixTable:
         self.finished_before = {job.name for job in jobs if job.run.finished}
         self.console = Console(stderr=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self.last_states: dict[str, str] = {}
-        self.last_line = 0.0
+        self.last_shown = 0.0
         self.progress: dict[str, Progress] = {}
         self.seen: dict[str, str] = {}
 
@@ -57,11 +59,14 @@ class MatrixTable:
             known = job.name in self.progress
             if not known or states[job.name] == "running" or states[job.name] != self.seen.get(job.name):
                 self.progress[job.name] = job.run.read_progress()
-        self.seen = states
+        now, pause = time.monotonic(), DRAW_SECONDS if self.console.is_terminal else LINE_SECONDS
+        if states == self.seen and now - self.last_shown < pause:
+            return
         if self.console.is_terminal:
             self.live.update(self.table(states, self.progress), refresh=True)
         else:
-            self._print_changes(states, self.progress)
+            self._print_changes(states)
+        self.seen, self.last_shown = states, now
 
     def _state(self, job: Job, results: dict[str, JobResult]) -> str:
         if job.name in results:
@@ -113,16 +118,12 @@ class MatrixTable:
         )
         return steps / speed if speed else (None if steps else 0.0)
 
-    def _print_changes(self, states: dict[str, str], progress: dict[str, Progress]) -> None:
+    def _print_changes(self, states: dict[str, str]) -> None:
         for name, state in states.items():
-            if state != self.last_states.get(name, "waiting"):
+            if state != self.seen.get(name, "waiting"):
                 self.console.print(f"{name}: {state}", highlight=False, soft_wrap=True)
-        changed = states != self.last_states
-        self.last_states = states
-        if changed or time.monotonic() - self.last_line > 30:
-            self.last_line = time.monotonic()
-            left = clock(self._time_left(states, progress))
-            self.console.print(f"{self._counts(states)}; about {left} left", highlight=False, soft_wrap=True)
+        left = clock(self._time_left(states, self.progress))
+        self.console.print(f"{self._counts(states)}; about {left} left", highlight=False, soft_wrap=True)
 
 
 def clock(seconds: float | None) -> str:

@@ -14,10 +14,11 @@ import pytest
 from rl_coordconv.compare import jobs as jobs_module
 from rl_coordconv.compare.analysis import analyse
 from rl_coordconv.compare.comparison import Comparison
-from rl_coordconv.compare.jobs import make_jobs, run_job
+from rl_coordconv.compare.jobs import JobResult, make_jobs, run_job
 from rl_coordconv.compare.local import run_local
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.compare.report import write_report
+from rl_coordconv.compare.table import MatrixTable
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder
 
@@ -128,3 +129,23 @@ def test_a_broken_run_is_named_and_left_out(written, name):
     analysis = analyse(Comparison.load(comparison.folder))
     assert len(analysis.runs) == 3
     assert analysis.notes[0].startswith("Pong/cnn/seed1: left out, as it cannot be read")
+
+
+def test_a_table_is_drawn_at_a_change_and_not_every_second(matrix_file, capsys):
+    comparison = load_comparison(matrix_file())
+    comparison.save()
+    table = MatrixTable(make_jobs(comparison, ["train"], 0))
+    first, second = (job.name for job in table.jobs[:2])
+    table.show({})
+    table.show({})
+    table.show({first: JobResult("finished")})
+    table.show({first: JobResult("finished")})
+    table.show({first: JobResult("finished"), second: JobResult("failed")})
+    lines = [line.split(";")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "16 waiting",
+        f"{first}: finished",
+        "1 finished, 15 waiting",
+        f"{second}: failed",
+        "1 finished, 1 failed, 14 waiting",
+    ]
