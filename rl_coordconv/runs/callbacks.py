@@ -24,9 +24,9 @@ class Interrupted(Exception):
     """Training was asked to stop and has saved its state; the message is the run's folder."""
 
 
-class EpisodeLog(BaseCallback):
+class RunCallback(BaseCallback):
     """
-    Write one line per full game to ``monitor.csv``, in the format of SB3's ``Monitor`` plus the step.
+    A callback of a run.
 
     :param folder: The run's folder
     :param config: The run's config
@@ -35,11 +35,18 @@ class EpisodeLog(BaseCallback):
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         super().__init__()
         self.folder = folder
-        self.game = config.game
-        self.games: list[tuple[dict[str, float], int]] = []
+        self.config = config
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class EpisodeLog(RunCallback):
+    """Write one line per full game to ``monitor.csv``, in the format of SB3's ``Monitor`` plus the step."""
 
     def _on_training_start(self) -> None:
-        self.folder.keep_games_until(self.num_timesteps, self.game)
+        self.games: list[tuple[dict[str, float], int]] = []
+        self.folder.keep_games_until(self.num_timesteps, self.config.game)
 
     def _on_step(self) -> bool:
         ended = [info["episode"] for info in self.locals["infos"] if "episode" in info]
@@ -51,22 +58,15 @@ class EpisodeLog(BaseCallback):
         self.games.clear()
 
 
-class TensorBoardExtras(BaseCallback):
+class TensorBoardExtras(RunCallback):
     """
     Log the hyperparameters once, and at every rollout how much of each CoordConv layer sits on coordinates.
 
     Some of the latter go to ``coordinates.csv`` too, from where a comparison reads them a hundred times
     faster.
-
-    :param folder: The run's folder
-    :param config: The run's config
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        super().__init__()
-        self.folder = folder
-        self.config = config
-        self.next_point = 0.0
+    next_point = 0.0
 
     def _on_training_start(self) -> None:
         values = self.config.to_dict()
@@ -87,25 +87,16 @@ class TensorBoardExtras(BaseCallback):
             self.next_point = self.num_timesteps + self.config.total_timesteps / COORDINATE_POINTS
             self.folder.append_coordinates(self.num_timesteps, ratios)
 
-    def _on_step(self) -> bool:
-        return True
 
-
-class Checkpoints(BaseCallback):
+class Checkpoints(RunCallback):
     """
     Save at rollout boundaries: every ``checkpoint_freq`` steps, and when SIGINT or SIGTERM arrives.
 
     A second signal ends the process at once.
-
-    :param folder: The run's folder
-    :param config: The run's config
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        super().__init__()
-        self.folder = folder
-        self.freq = config.checkpoint_freq
-        self.keep = config.keep_checkpoints
+        super().__init__(folder, config)
         self.last_step = 0
         self.signal: int | None = None
         self.previous: dict[int, Any] = {}
@@ -121,7 +112,7 @@ class Checkpoints(BaseCallback):
         signal.signal(number, signal.SIG_DFL)
 
     def _on_rollout_start(self) -> None:
-        if self.signal is None and self.model.num_timesteps < self.last_step + self.freq:
+        if self.signal is None and self.model.num_timesteps < self.last_step + self.config.checkpoint_freq:
             return
         self.save()
         if self.signal is not None:
@@ -134,11 +125,9 @@ class Checkpoints(BaseCallback):
         numbers = (int, float, np.floating)
         logged = self.logger.name_to_value.items()
         pending = {key: float(value) for key, value in logged if isinstance(value, numbers)}
-        save_checkpoint(self.model, self.folder.checkpoints, {"pending_log": pending}, self.keep)
+        keep = self.config.keep_checkpoints
+        save_checkpoint(self.model, self.folder.checkpoints, {"pending_log": pending}, keep)
         self.last_step = self.model.num_timesteps
-
-    def _on_step(self) -> bool:
-        return True
 
     def restore_signals(self) -> None:
         """Put back the handlers that were there before training."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Image
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -17,8 +16,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.callbacks import RunCallback
 from rl_coordconv.runs.checkpoints import save_model
-from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.positions import bias_picture, positional_biases
 
 if TYPE_CHECKING:
@@ -116,24 +115,17 @@ def score_table(title: str, returns: list[float]) -> Table:
     return table
 
 
-class PeriodicEvaluation(BaseCallback):
+class PeriodicEvaluation(RunCallback):
     """
     Play full games every ``eval_freq`` steps and at the end; log ``eval/*`` and keep the best agent.
 
     It happens at rollout boundaries with random states of its own, so that a run with and one without
     evaluations train alike, and a resumed run like an uninterrupted one.
-
-    :param folder: The run's folder
-    :param config: The run's config
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        super().__init__()
-        self.folder = folder
-        self.config = config
-        self.env: VecEnv | None = None
-        self.best = -float("inf")
-        self.last_step = 0
+    env: VecEnv | None = None
+    best = -float("inf")
+    last_step = 0
 
     def _on_training_start(self) -> None:
         kept = [record for record in self.folder.read_evaluations() if record["step"] <= self.num_timesteps]
@@ -145,9 +137,6 @@ class PeriodicEvaluation(BaseCallback):
         freq = self.config.eval_freq
         if freq and self.model.num_timesteps // freq > self.last_step // freq:
             self.evaluate(self.config.eval_episodes)
-
-    def _on_step(self) -> bool:
-        return True
 
     def final(self) -> None:
         """Play the games that the run's score is the mean of, once training is over."""

@@ -11,10 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from stable_baselines3.common.callbacks import BaseCallback
 
 from rl_coordconv.config import RunConfig
-from rl_coordconv.runs.callbacks import Interrupted
+from rl_coordconv.runs.callbacks import Interrupted, RunCallback
 from rl_coordconv.runs.faults import TrainingFault
 from rl_coordconv.runs.folder import Cause, Progress, RunFolder, State
 
@@ -22,32 +21,39 @@ FILE_SECONDS = 2
 LINE_SECONDS = 10
 
 
-class ProgressReport(BaseCallback):
+def make_bar(label: str, shown: str) -> Bar:
+    """
+    Return a progress bar with steps and time left, which is silent where there is no terminal.
+
+    :param label: What is being trained
+    :param shown: What else it shows, with rich's fields of a task
+    """
+    console = Console(stderr=True)
+    return Bar(
+        TextColumn(label),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+        TextColumn(shown),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+class ProgressReport(RunCallback):
     """
     Write ``progress.json`` every 2 seconds and at changes of state, and show the same on the screen.
 
     On the screen it is a bar with the time left; where there is no terminal, a line every 10 seconds.
-
-    :param folder: The run's folder
-    :param config: The run's config
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        super().__init__()
-        self.folder = folder
+        super().__init__(folder, config)
         self.total = config.total_timesteps
         self.label = f"{config.game}/{config.arm}/seed{config.seed}"
         self.now = Progress("running", attempts=folder.read_progress().attempts + 1)
-        self.console = Console(stderr=True)
-        self.bar = Bar(
-            TextColumn(self.label),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-            TextColumn("{task.fields[speed]:,.0f}/s  return {task.fields[recent]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bar = make_bar(self.label, "{task.fields[speed]:,.0f}/s  return {task.fields[recent]}")
+        self.console = self.bar.console
 
     @contextlib.contextmanager
     def until_the_end(self) -> Iterator[None]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rl_coordconv.runs.progress import make_bar
 
 
 class StepBar:
@@ -20,15 +18,8 @@ class StepBar:
     def __init__(self, label: str) -> None:
         self.label = label
         self.done = self.total = 0
-        self.console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn(label),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps  {task.fields[text]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bar = make_bar(label, "{task.fields[text]}")
+        self.console = self.bar.console
 
     def __enter__(self) -> StepBar:
         self.start = self.last = time.monotonic()
@@ -36,9 +27,7 @@ class StepBar:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
     def due(self, done: int, total: int) -> bool:
