@@ -1,24 +1,9 @@
 """
 The folder of one training run, made to explain itself.
 
-On disk, under ``<output>/<name>/<game>/<arm>/seed<k>/``::
-
-    README.md               what each file is, and the commands to look at it
-    config.yaml             every option of the run, as resolved
-    command.txt             the command line, ready to paste
-    versions.json           Python, packages, machine
-    decisions.json          what ``auto`` chose for speed: see decisions.py
-    events.out.tfevents.*   TensorBoard curves
-    monitor.csv             one line per full game: return, length, seconds, step
-    evaluations.jsonl       one line per evaluation: step, returns, lengths
-    coordinates.csv         share of each CoordConv layer's weight norm on coordinates, up to 200 points
-    progress.json           how far it is, how fast, how it ended: see :class:`Progress`
-    checkpoints/            the newest few, for --resume
-    best_model.zip          SB3 zip with the best evaluation
-    final_model.zip         SB3 zip at the last step; its presence says that the run is finished
-
+It lies under ``<output>/<name>/<game>/<arm>/seed<k>/``; :data:`README` in it says what each file is.
 The folder is filled under another name and renamed, so it is there with its config or not at all. This module
-writes and reads every other text file in it.
+writes and reads every text file in it but ``decisions.json``.
 """
 
 from __future__ import annotations
@@ -30,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -226,11 +211,9 @@ class RunFolder:
         :param step: Step of the checkpoint
         :param game: The game, for the header that SB3's ``Monitor`` files have
         """
-        header = f"#{json.dumps({'t_start': time.time(), 'env_id': game})}\n{','.join(MONITOR_COLUMNS)}\n"
-        if self.monitor.exists():
-            header = "".join(self.monitor.read_text(encoding="utf-8").splitlines(keepends=True)[:2])
+        header = [f"#{json.dumps({'t_start': time.time(), 'env_id': game})}", ",".join(MONITOR_COLUMNS)]
         kept = [line for line in self._whole_games() if int(line.rsplit(",", 1)[1]) <= step]
-        write_text(self.monitor, header + "".join(kept))
+        write_text(self.monitor, _lines([*(whole_lines(self.monitor)[:2] or header), *kept]))
 
     def append_games(self, games: Iterable[tuple[Mapping[str, float], int]]) -> None:
         """
@@ -238,24 +221,21 @@ class RunFolder:
 
         :param games: SB3's ``info["episode"]`` and the step at which it came
         """
-        lines = [f"{game['r']},{game['l']},{game['t']},{step}\n" for game, step in games]
-        if lines:
-            with open(self.monitor, "a", encoding="utf-8") as file:
-                file.write("".join(lines))
+        _append(self.monitor, [f"{game['r']},{game['l']},{game['t']},{step}" for game, step in games])
 
     def read_coordinates(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return steps and shares of the weight norm on coordinates, by layer; a line cut off is left out."""
-        if not self.coordinates.exists():
+        if not (lines := whole_lines(self.coordinates)):
             return {}
-        names, *rows = [line.split(",") for line in self._whole_coordinates()]
+        names, *rows = [line.split(",") for line in lines]
         table = np.array(rows, dtype=np.float64).reshape(-1, len(names))
         return {name: (table[:, 0], table[:, column]) for column, name in enumerate(names) if column and rows}
 
     def keep_coordinates_until(self, step: int) -> None:
         """Forget what ``coordinates.csv`` has after the checkpoint that training resumes from."""
-        if lines := self._whole_coordinates():
+        if lines := whole_lines(self.coordinates):
             kept = [line for line in lines[1:] if int(line.partition(",")[0]) <= step]
-            write_text(self.coordinates, "".join(f"{line}\n" for line in [lines[0], *kept]))
+            write_text(self.coordinates, _lines([lines[0], *kept]))
 
     def append_coordinates(self, step: int, ratios: Mapping[str, float]) -> None:
         """
@@ -264,38 +244,43 @@ class RunFolder:
         :param step: Steps done
         :param ratios: Share of the weight norm on coordinates by layer
         """
-        header = "" if self.coordinates.exists() else f"{','.join(['step', *ratios])}\n"
-        with open(self.coordinates, "a", encoding="utf-8") as file:
-            file.write(header + ",".join([str(step), *(f"{ratio:.6g}" for ratio in ratios.values())]) + "\n")
-
-    def _whole_coordinates(self) -> list[str]:
-        if not self.coordinates.exists():
-            return []
-        lines = self.coordinates.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line[:-1] for line in lines if line.endswith("\n")]
+        header = [] if self.coordinates.exists() else [",".join(["step", *ratios])]
+        values = ",".join([str(step), *(f"{ratio:.6g}" for ratio in ratios.values())])
+        _append(self.coordinates, [*header, values])
 
     def _whole_games(self) -> list[str]:
         """Return the lines of ``monitor.csv`` that are complete."""
-        if not self.monitor.exists():
-            return []
-        lines = self.monitor.read_text(encoding="utf-8").splitlines(keepends=True)[2:]
         commas = len(MONITOR_COLUMNS) - 1
-        return [line for line in lines if line.endswith("\n") and line.count(",") == commas]
+        return [line for line in whole_lines(self.monitor)[2:] if line.count(",") == commas]
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """Return ``step``, ``returns`` and ``lengths`` of each evaluation; a line cut off is left out."""
         records = []
-        if self.evaluations.exists():
-            for line in self.evaluations.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(json.JSONDecodeError):
-                    records.append(json.loads(line))
+        text = self.evaluations.read_text(encoding="utf-8") if self.evaluations.exists() else ""
+        for line in text.splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                records.append(json.loads(line))
         return records
 
     def write_evaluations(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Replace all evaluations."""
-        write_text(self.evaluations, "".join(json.dumps(record) + "\n" for record in records))
+        write_text(self.evaluations, _lines(map(json.dumps, records)))
 
     def append_evaluation(self, record: Mapping[str, Any]) -> None:
         """Add an evaluation: ``step``, ``returns``, ``lengths``."""
-        with open(self.evaluations, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        _append(self.evaluations, [json.dumps(record)])
+
+
+def whole_lines(file: Path) -> list[str]:
+    """Return the lines of a file but for a last one that a crash has cut off; none if there is no file."""
+    return file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _append(file: Path, lines: Sequence[str]) -> None:
+    if lines:
+        with open(file, "a", encoding="utf-8") as opened:
+            opened.write(_lines(lines))
