@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from rl_coordconv.extractors import EXTRACTORS, Pool, check_extractor
 from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.layers import CoordInit
 from rl_coordconv.machine import check_device
-from rl_coordconv.options import fill, fits, read_yaml
+from rl_coordconv.options import check_folder_name, check_values, fill, fits, read_yaml
 
 if TYPE_CHECKING:
     from rl_coordconv.cli import OneLineParser
@@ -115,7 +114,7 @@ class RunConfig:
 
         :raises UserError: A value is not allowed; nothing has been created by then
         """
-        _check_values(self)
+        check_values(self)
         choose("algo", self.algo, ALGORITHMS)
         check_extractor(self.extractor, self.extractor_options, FRAMES)
         choose("backend", self.backend, BACKENDS)
@@ -123,7 +122,7 @@ class RunConfig:
         values = section() if self.hyperparameters is None else self.hyperparameters
         if not isinstance(values, section):
             raise UserError(f"hyperparameters of {self.algo} are a {section.__name__}, got {values}")
-        _check_values(values, f"{self.algo}.")
+        check_values(values, f"{self.algo}.")
         rollout = self.n_envs * getattr(values, "n_steps", 1)
         if rollout % getattr(values, "batch_size", 1):
             raise UserError(
@@ -143,10 +142,7 @@ class RunConfig:
             "hyperparameters": values,
         }
         for part in ("name", "arm"):
-            if not re.fullmatch(r"[\w.+-]+", changes[part]) or set(changes[part]) <= {"."}:
-                raise UserError(
-                    f"{part} '{changes[part]}' must be a folder name: letters, digits and . _ + -"
-                )
+            check_folder_name(part, changes[part])
         return dataclasses.replace(self, **changes)
 
     @property
@@ -198,25 +194,6 @@ class RunConfig:
 
 
 EXTRACTOR_OPTIONS = ("features_dim", "coord_layers", "with_r", "coord_init", "coord_scale", "pool", "width")
-MAY_BE_ZERO = {"seed", "num_threads", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
-AT_MOST_ONE = {"gamma", "gae_lambda"}
-
-
-def _check_values(section: Any, prefix: str = "") -> None:
-    """Refuse what no run could use: ``null`` for a value, numbers that are negative, zero or not finite."""
-    for entry in dataclasses.fields(section):
-        value, name = getattr(section, entry.name), prefix + entry.name
-        if value is None and "None" not in str(entry.type) and "Any" not in str(entry.type):
-            raise UserError(f"{name} is null: leave it out, or give a value")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            continue
-        lowest = "0 or more" if entry.name in MAY_BE_ZERO else "more than 0"
-        if not 0 <= value < float("inf") or (value == 0 and entry.name not in MAY_BE_ZERO):
-            raise UserError(f"{name} is {value}: it must be {lowest}")
-        if entry.name in AT_MOST_ONE and value > 1:
-            raise UserError(f"{name} is {value}: it must be between 0 and 1")
-        if name == "seed" and value >= 2**31:
-            raise UserError(f"seed is {value}: it must be below 2**31")
 
 
 def build_parser() -> OneLineParser:
@@ -301,6 +278,6 @@ def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:
 def _with_section(config: RunConfig, sections: Mapping[str, Any]) -> RunConfig:
     """Return the config with the section of its algorithm, after a look at all of them."""
     for name, section in sections.items():
-        _check_values(section, f"{name}.")
+        check_values(section, f"{name}.")
     algo = choose("algo", config.algo, ALGORITHMS)
     return dataclasses.replace(config, hyperparameters=sections[algo]).validate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from rl_coordconv.errors import UserError, nearest
 
 T = TypeVar("T")
+MAY_BE_ZERO = {"seed", "num_threads", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
+AT_MOST_ONE = {"gamma", "gae_lambda"}
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -77,6 +80,41 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
     readable = " or ".join(_readable(kind) for kind in kinds)
     choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     raise UserError(f"{name} is {value}: it must be {readable}{nearest(value, choices)}")
+
+
+def check_values(section: Any, prefix: str = "") -> None:
+    """
+    Refuse what no run could use: ``null`` for a value, numbers that are negative, zero or not finite.
+
+    :param section: A dataclass
+    :param prefix: Put before the names in messages
+    :raises UserError: A field has such a value
+    """
+    for entry in dataclasses.fields(section):
+        value, name = getattr(section, entry.name), prefix + entry.name
+        if value is None and "None" not in str(entry.type) and "Any" not in str(entry.type):
+            raise UserError(f"{name} is null: leave it out, or give a value")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        lowest = "0 or more" if entry.name in MAY_BE_ZERO else "more than 0"
+        if not 0 <= value < float("inf") or (value == 0 and entry.name not in MAY_BE_ZERO):
+            raise UserError(f"{name} is {value}: it must be {lowest}")
+        if entry.name in AT_MOST_ONE and value > 1:
+            raise UserError(f"{name} is {value}: it must be between 0 and 1")
+        if name == "seed" and value >= 2**31:
+            raise UserError(f"seed is {value}: it must be below 2**31")
+
+
+def check_folder_name(what: str, name: str) -> None:
+    """
+    Refuse what would not be the name of one folder.
+
+    :param what: What has this name, for the message
+    :param name: The name
+    :raises UserError: It is a path, or has letters that a shell minds
+    """
+    if not re.fullmatch(r"[\w.+-]+", name) or set(name) <= {"."}:
+        raise UserError(f"{what} '{name}' must be a folder name: letters, digits and . _ + -")
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -35,6 +34,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path, write_text
 from rl_coordconv.machine import check_device, versions
+from rl_coordconv.options import check_folder_name
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.tasks.progress import StepBar
 from rl_coordconv.tasks.seed_statistics import Numbers, print_table, summarise
@@ -109,8 +109,7 @@ class Experiment(ABC):
         if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds are {self.seeds}: they must be different and 0 or more")
         check_device(self.device)
-        if not re.fullmatch(r"[\w.+-]+", self.name) or set(self.name) <= {"."}:
-            raise UserError(f"name '{self.name}' must be a folder name: letters, digits and . _ + -")
+        check_folder_name("name", self.name)
         self._check_folder()
 
     def _check_folder(self) -> None:
