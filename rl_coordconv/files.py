@@ -1,8 +1,9 @@
-"""Files that are there complete or not at all."""
+"""Files that are there complete or not at all, and folders that one process writes to at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,3 +32,19 @@ def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write ``text`` to ``path`` so that the file is there complete or not at all."""
     with atomic_path(path, sync) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """
+    Hold a folder against another process that writes there too; a lock on the folder itself leaves no file.
+
+    :param folder: It exists
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

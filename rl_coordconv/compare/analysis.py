@@ -15,9 +15,6 @@ from rl_coordconv.compare.overall import ArmOverall, VersusOverall, arms_overall
 from rl_coordconv.compare.rundata import RunData, taking_part
 from rl_coordconv.compare.verdicts import Verdict, decide
 
-# How a run ends for good; anything else leaves a comparison unfinished.
-ENDED = ("finished", "diverged")
-
 
 @dataclass(frozen=True)
 class Analysis:
@@ -61,7 +58,7 @@ def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
     data = collect(comparison) if data is None else data
     runs = data.runs
     notes = data.broken + about_runs(comparison, runs, data.missing)
-    interim = bool(data.missing) or any(run.progress.state not in ENDED for run in runs)
+    interim = bool(data.missing) or not all(run.ended for run in runs)
     games = []
     for game in comparison.games:
         here = [run for run in runs if run.game == game]

@@ -8,6 +8,7 @@ On disk, in ``runs/<name>/`` and in a folder of recorded scores::
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ class Comparison:
     def file(self) -> Path:
         """What the report reads: ``comparison.yaml``."""
         return self.folder / "comparison.yaml"
+
+    def joined(self, other: Comparison) -> Comparison:
+        """Return it with another's games, arms and seeds; an arm that both have stays what it is here."""
+
+        def both(mine: tuple, theirs: tuple) -> tuple:
+            return tuple(dict.fromkeys((*mine, *theirs)))
+
+        return dataclasses.replace(
+            self,
+            games=both(self.games, other.games),
+            arms=both(self.arms, other.arms),
+            seeds=both(self.seeds, other.seeds),
+            options={**other.options, **self.options},
+            foreign={**other.foreign, **self.foreign},
+        )
 
     def make_folder(self) -> None:
         """

@@ -22,7 +22,6 @@ from pathlib import Path
 import markdown
 
 from rl_coordconv import __version__
-from rl_coordconv.compare.alone import alone
 from rl_coordconv.compare.analysis import Analysis, analyse
 from rl_coordconv.compare.cache import Cache, fingerprint, save
 from rl_coordconv.compare.collect import Collected, collect
@@ -32,7 +31,7 @@ from rl_coordconv.compare.tables import SECTIONS, latex, speeds
 from rl_coordconv.compare.tensorboard import write_page
 from rl_coordconv.compare.tidy import write_csv
 from rl_coordconv.compare.wording import listed, verdict_lines
-from rl_coordconv.files import write_text
+from rl_coordconv.files import alone, write_text
 
 PAGE_NAME = "report.html"
 PAGE = """<!doctype html>

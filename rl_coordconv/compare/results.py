@@ -17,17 +17,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rl_coordconv.compare.alone import alone
 from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV, Comparison
 from rl_coordconv.compare.jobs import Job, JobResult
 from rl_coordconv.compare.matrix import check_recorded_options
 from rl_coordconv.compare.read import read_run
 from rl_coordconv.compare.tidy import read_csv, write_csv
 from rl_coordconv.errors import UserError
-from rl_coordconv.files import write_text
-
-# Ways in which a run ends for good: another attempt at one that diverged would pick a survivor.
-ENDED = ("finished", "diverged")
+from rl_coordconv.files import alone, write_text
 
 
 class Results:
@@ -43,7 +39,7 @@ class Results:
         self.folder = folder
         self.name = comparison.folder.name
         self.comparison = self._with_recorded(comparison)
-        self.ended = {run.name for run in read_csv(folder) if run.progress.state in ENDED}
+        self.ended = {run.name for run in read_csv(folder) if run.ended}
         self.seen: set[str] = set()
 
     def _with_recorded(self, comparison: Comparison) -> Comparison:
@@ -60,14 +56,7 @@ class Results:
             return comparison
         recorded = Comparison.load(self.folder)
         check_recorded_options(comparison, recorded)
-        return dataclasses.replace(
-            comparison,
-            games=_joined(comparison.games, recorded.games),
-            arms=_joined(comparison.arms, recorded.arms),
-            seeds=_joined(comparison.seeds, recorded.seeds),
-            options={**recorded.options, **comparison.options},
-            foreign={**recorded.foreign, **comparison.foreign},
-        )
+        return comparison.joined(recorded)
 
     def open_jobs(self, jobs: Iterable[Job]) -> list[Job]:
         """Return the jobs whose runs have not ended yet, according to what is recorded."""
@@ -96,7 +85,3 @@ class Results:
             ordered = sorted([*kept, *runs], key=lambda run: (run.game, run.arm, run.seed))
             write_text(self.folder / self.comparison.file.name, self.comparison.to_yaml())
             write_csv(ordered, self.folder)
-
-
-def _joined(names: tuple, more: tuple) -> tuple:
-    return tuple(dict.fromkeys((*names, *more)))

@@ -68,6 +68,11 @@ class RunData:
         """Whether it is complete."""
         return self.progress.state == "finished"
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended for good: another attempt at one that diverged would pick a survivor."""
+        return self.progress.state in ("finished", "diverged")
+
     def at(self, grid: np.ndarray) -> np.ndarray:
         """Return the curve at other steps, linear in between; NaN before the first game."""
         there = np.isfinite(self.returns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
@@ -32,19 +32,9 @@ def merged(parts: Sequence[Part]) -> Part:
         shift = number * SEEDS_APART
         runs = [dataclasses.replace(run, seed=run.seed + shift) for run in more.runs]
         data = Collected([*data.runs, *runs], [*data.broken, *more.broken], [*data.missing, *more.missing])
-        whole = dataclasses.replace(
-            whole,
-            games=_joined(whole.games, comparison.games),
-            arms=_joined(whole.arms, comparison.arms),
-            seeds=(*whole.seeds, *(seed + shift for seed in comparison.seeds)),
-            options={**comparison.options, **whole.options},
-            foreign={**comparison.foreign, **whole.foreign},
-        )
+        seeds = tuple(seed + shift for seed in comparison.seeds)
+        whole = whole.joined(dataclasses.replace(comparison, seeds=seeds))
     return whole, data
-
-
-def _joined(names: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*names, *more)))
 
 
 def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
@@ -99,11 +89,10 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
         names = tuple(choose("arm", arm, comparison.arms) for arm in arms)
         baseline = comparison.baseline if comparison.baseline in names else names[0]
         comparison = dataclasses.replace(comparison, arms=names, baseline=baseline)
-    kept = _kept(comparison)
+
+    def kept(game: str, arm: str) -> bool:
+        return game in comparison.games and arm in comparison.arms
+
     runs = [run for run in data.runs if kept(run.game, run.arm)]
     missing = [name for name in data.missing if kept(*name.split("/")[:2])]
     return comparison, dataclasses.replace(data, runs=runs, missing=missing)
-
-
-def _kept(comparison: Comparison) -> Callable[[str, str], bool]:
-    return lambda game, arm: game in comparison.games and arm in comparison.arms
