@@ -7,6 +7,7 @@ python scripts/evaluate.py my_sb3_agent.zip --algo ppo --game Breakout --extract
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -86,11 +87,8 @@ def main(args: Sequence[str]) -> None:
         )
     else:
         model, run, model_file = load_run(config.agent, config.device)
-    env = make_eval_env(run, min(config.n_envs, config.games))
-    try:
+    with contextlib.closing(make_eval_env(run, min(config.n_envs, config.games))) as env:
         returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic)
-    finally:
-        env.close()
     Console().print(score_table(f"{run.game}: {model_file}", returns))
     result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
     output = config.json or model_file.with_name("evaluation.json")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from rl_coordconv.benchmark.measure import BENCHMARKS
 from rl_coordconv.files import atomic_path
 
@@ -69,14 +71,11 @@ def written(row: Row) -> str:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Write a bar chart of the ratios, a panel per case."""
-    import matplotlib.pyplot as plt
-
     benchmark, rows = BENCHMARKS[result["what"]], [row for row in summarise(result) if row.ratio]
     cases = list(dict.fromkeys(row.case for row in rows))
     height = sum(0.6 + 0.25 * sum(row.case == case for row in rows) for case in cases)
-    figure, panels = plt.subplots(
-        max(1, len(cases)), figsize=(8, 0.8 + height), sharex=True, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(8, 0.8 + height), layout="constrained")
+    panels = figure.subplots(max(1, len(cases)), sharex=True, squeeze=False)
     for axes, case in zip(panels[:, 0], cases, strict=False):
         for row in (row for row in rows if row.case == case):
             assert row.ratio is not None
@@ -91,4 +90,3 @@ def plot(result: dict[str, Any], path: Path) -> None:
     panels[-1, 0].set_xlabel(f"{benchmark.unit}, ratio to {benchmark.reference} (median; line: min to max)")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
-    plt.close(figure)

@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib
-import matplotlib.scale
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.scale import SymmetricalLogTransform
 from matplotlib.ticker import EngFormatter
 
 from rl_coordconv.compare.aggregation import performance_profile
@@ -29,6 +25,7 @@ from rl_coordconv.files import atomic_path
 from rl_coordconv.runs.published import RL_ZOO
 
 COLUMNS = 3
+DPI = 120
 GAMES_PER_PAGE = 12
 STEPS = "steps (4 frames each)"
 MOST_TICKS = 11
@@ -50,9 +47,8 @@ def draw_all(analysis: Analysis, folder: Path, extra_format: str | None = None) 
         stem = title.lower().replace(" ", "_").replace("-", "_") + (f"_{len(pages) + 1}" if pages else "")
         for kind in ["png", *([extra_format] if extra_format else [])]:
             with atomic_path(folder / f"{stem}.{kind}") as temporary:
-                figure.savefig(temporary, dpi=120)
+                figure.savefig(temporary, dpi=DPI)
         pages.append(folder / f"{stem}.png")
-        plt.close(figure)
     return paths
 
 
@@ -83,9 +79,8 @@ def _panels(titles: Sequence[str], columns: int = COLUMNS) -> tuple[Figure, list
     """Return a figure with one panel per title, at most ``columns`` in a row."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
-    size = (max(5.0, 4.2 * columns), 3.2 * rows + 0.4)
-    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    panels = list(grid.flat)
+    figure = Figure(figsize=(max(5.0, 4.2 * columns), 3.2 * rows + 0.4), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels[len(titles) :]:
         axes.remove()
     for axes, title in zip(panels, titles, strict=False):
@@ -236,7 +231,7 @@ def profile(analysis: Analysis) -> Figure:
     """Draw the share of runs above every human-normalised score, beyond 1 on a logarithmic axis."""
     colours, overall = _colours(analysis), analysis.overall
     values = np.concatenate([np.concatenate(ours.scores) for ours in overall.values()])
-    scale = matplotlib.scale.SymmetricalLogTransform(10, 1, 1)
+    scale = SymmetricalLogTransform(10, 1, 1)
     first, last = np.asarray(scale.transform_non_affine(np.array([values.min(), values.max()])), dtype=float)
     room = max(float(last - first), 0.01) * 0.05
     points = np.linspace(first - room, last + room, 101)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -50,10 +49,9 @@ def positional_biases(analysis: Analysis) -> Figure | None:
                 break
     if not panels:
         return None
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4 * len(panels), 4.3), layout="constrained", squeeze=False
-    )
-    for axis, (title, picture) in zip(axes[0], panels.items(), strict=True):
+    figure = Figure(figsize=(4 * len(panels), 4.3), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, picture) in zip(axes, panels.items(), strict=True):
         axis.imshow(picture, interpolation="nearest")
         axis.set_title(title, fontsize=9)
         axis.axis("off")

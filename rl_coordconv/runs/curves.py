@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from rl_coordconv.files import atomic_path
 from rl_coordconv.runs.folder import RunFolder
@@ -24,7 +21,8 @@ def plot_curves(arms: Mapping[str, Sequence[RunFolder]], title: str, path: Path,
     :param path: PNG to write
     :param window: Games in the running mean
     """
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     for number, (arm, runs) in enumerate(arms.items()):
         for index, run in enumerate(runs):
             steps, returns = run.read_games()
@@ -36,7 +34,6 @@ def plot_curves(arms: Mapping[str, Sequence[RunFolder]], title: str, path: Path,
     axes.legend(title=f"mean of {window} games")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
 def write_curve(run: RunFolder, path: Path, title: str, points: int = 100) -> bool:
@@ -61,10 +58,10 @@ def write_curve(run: RunFolder, path: Path, title: str, points: int = 100) -> bo
     ]
     lines = ["step,games,mean_return", *(f"{step},{games},{mean:.2f}" for step, games, mean in rows)]
     path.with_suffix(".csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
     axes.plot([row[0] for row in rows], [row[2] for row in rows])
     axes.set(xlabel="steps (4 frames each)", ylabel="mean raw return", title=title)
     axes.grid(alpha=0.3)
     figure.savefig(path.with_suffix(".png"), dpi=100)
-    plt.close(figure)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +110,8 @@ def collect_frames(
         if calls % (10 * env.num_envs) == 0 and len(seen) * env.num_envs < n_frames:
             seen.append(np.array(local_variables["observations"]))
 
-    env = make_eval_env(config, 8)
-    try:
+    with contextlib.closing(make_eval_env(config, 8)) as env:
         play_games(model, env, env.num_envs, seed, callback=keep)
-    finally:
-        env.close()
     if not seen:
         raise UserError(f"the games of {config.game} were too short to see how the agent reacts to shifts")
     return np.concatenate(seen)[:n_frames]
@@ -127,12 +125,10 @@ def draw_shift_effects(effects: ShiftEffects, title: str, path: Path) -> None:
     :param title: The agent
     :param path: PNG to write
     """
-    import matplotlib
+    from matplotlib.figure import Figure  # of the extra [train]
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    axes = figure.subplots(1, 3)
     reach = max(effects.shifts, key=abs)
     edges = np.linspace(-abs(reach) - 1.5, abs(reach) + 1.5, len(effects.shifts) + 1)
     names = ("KL of action probabilities (nats)", "change of the value (standard deviations)")
@@ -154,4 +150,3 @@ def draw_shift_effects(effects: ShiftEffects, title: str, path: Path) -> None:
     figure.suptitle(title)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
-    plt.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,8 @@ def film_game(
         if len(frames) < max_steps:
             frames.append(np.asarray(local_variables["env"].get_images()[0], dtype=np.uint8))
 
-    env = make_eval_env(config, 1, backend="gymnasium")
-    try:
+    with contextlib.closing(make_eval_env(config, 1, backend="gymnasium")) as env:
         returns, _ = play_games(model, env, 1, seed, deterministic, keep)
-    finally:
-        env.close()
     return frames, returns[0]
 
 
