@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -88,7 +90,8 @@ class Captured:
         return Recording(graph, inputs, output)
 
 
-class warmed_up:
+@contextlib.contextmanager
+def warmed_up(policy: BasePolicy | None, device: torch.device) -> Iterator[None]:
     """
     Let a block train, and then put everything back where it was: weights, optimizer and random state.
 
@@ -97,52 +100,30 @@ class warmed_up:
     :param policy: With Adam or the TF-style RMSprop; None where nothing but random numbers is used
     :param device: Whose random state it is
     """
-
-    def __init__(self, policy: BasePolicy | None, device: torch.device) -> None:
-        self.weights = [*policy.parameters(), *policy.buffers()] if policy is not None else []
-        self.states = policy.optimizer.state if policy is not None else {}
-        self.device = device
-
-    def __enter__(self) -> None:
-        self._random = random_state(self.device)
-        self._weights = [weight.detach().clone() for weight in self.weights]
-        self._states = {
-            parameter: {name: copied(value) for name, value in state.items()}
-            for parameter, state in self.states.items()
-        }
-
-    @torch.no_grad()
-    def __exit__(self, *exception: object) -> None:
-        for weight, old in zip(self.weights, self._weights, strict=True):
-            weight.copy_(old)
-        for parameter, state in self.states.items():
-            before = self._states.get(parameter, {})
-            for name, value in state.items():
-                # TensorFlow's running mean of squares begins at 1, everything else at 0.
-                old = before.get(name, float(name == "square_avg"))
-                if isinstance(value, Tensor):
-                    value.copy_(torch.as_tensor(old))
-                else:
-                    state[name] = type(value)(old)
-        set_random_state(self.device, self._random)
+    weights = [*policy.parameters(), *policy.buffers()] if policy is not None else []
+    states = policy.optimizer.state if policy is not None else {}
+    old_weights = [weight.detach().clone() for weight in weights]
+    old_states = {parameter: copy.deepcopy(state) for parameter, state in states.items()}
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, old_weights, strict=True):
+                weight.copy_(old)
+            for parameter, state in states.items():
+                put_back(state, old_states.get(parameter, {}))
 
 
-def copied(value: Any) -> Any:
-    """Return a copy of a tensor, and anything else as it is."""
-    return value.clone() if isinstance(value, Tensor) else value
-
-
-def random_state(device: torch.device) -> Tensor:
-    """Return the state of a device's default random generator."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def set_random_state(device: torch.device, state: Tensor) -> None:
-    """Set the state of a device's default random generator."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+def put_back(state: dict[str, Any], before: dict[str, Any]) -> None:
+    """Set, in place, what an optimizer knows of a parameter to what it knew, or to how it begins."""
+    for name, value in state.items():
+        # TensorFlow's running mean of squares begins at 1, everything else at 0.
+        old = before.get(name, float(name == "square_avg"))
+        if isinstance(value, Tensor):
+            value.copy_(torch.as_tensor(old))
+        else:
+            state[name] = type(value)(old)
 
 
 def make_capturable(optimizer: torch.optim.Optimizer) -> None:

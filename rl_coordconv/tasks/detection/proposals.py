@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -196,17 +196,8 @@ class ReleasedProposalNetwork(ProposalNetwork):
     first_place = 8.0
     sampled = 6
 
-    def __init__(
-        self,
-        size: int,
-        width: int,
-        coordinates: bool,
-        *,
-        labels: str = "decoded",
-        coord_init: CoordInit = "concat",
-        clip: bool = True,
-    ) -> None:
-        super().__init__(size, width, coordinates, labels=labels, coord_init=coord_init, clip=clip)
+    def __init__(self, size: int, width: int, coordinates: bool, **options: Any) -> None:
+        super().__init__(size, width, coordinates, **{"labels": "decoded", **options})
         self.apply(he_normal)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d) and layer.out_channels == 4 * len(SIDES) ** 2:
