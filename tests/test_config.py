@@ -21,17 +21,8 @@ def test_every_shipped_config_loads(path):
 
 
 def test_command_line_overrides_the_file_and_dashes_are_underscores():
-    config = parse_config(
-        [
-            "--config",
-            str(CONFIGS / "ppo_atari.yaml"),
-            "--n-envs",
-            "4",
-            "--total_timesteps=100",
-            "--game",
-            "pong",
-        ]
-    )
+    args = ["--n-envs", "4", "--total_timesteps=100", "--game", "pong"]
+    config = parse_config(["--config", str(CONFIGS / "ppo_atari.yaml"), *args])
     assert (config.n_envs, config.total_timesteps, config.game) == (4, 100, "Pong")
     assert config.hyperparameters.n_epochs == 4
 

@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-import yaml
 from gymnasium import spaces
 from sb3_contrib import QRDQN
 from stable_baselines3 import A2C, DQN, PPO
@@ -315,15 +314,3 @@ def test_dqn_target_network_follows_its_polyak_updates():
         with torch.no_grad():
             # A copy has no cache.
             assert torch.equal(model.q_net_target(images), copy.deepcopy(model.q_net_target)(images))
-
-
-def test_rl_zoo_names_the_extractor_in_yaml():
-    # RL Zoo evaluates this string of a hyperparameter file in a namespace that does not know us.
-    hyperparameters = yaml.safe_load(
-        """policy_kwargs: "__import__('rl_coordconv').policy_kwargs('coordconv')" """
-    )
-    kwargs = eval(hyperparameters["policy_kwargs"])
-    model = A2C(
-        "CnnPolicy", FakeImageEnv(screen_height=40, screen_width=40, n_channels=3), policy_kwargs=kwargs
-    )
-    assert isinstance(model.policy.features_extractor, CoordConvNatureCNN)

@@ -16,6 +16,7 @@ import venv
 import zipfile
 from importlib.metadata import Distribution, PathDistribution, distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -30,16 +31,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    build = (
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "--wheel-dir",
-        str(folder),
-        str(ROOT),
-    )
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", *build], check=True)
+    build = ["pip", "--quiet", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir"]
+    subprocess.run([sys.executable, "-m", *build, str(folder), str(ROOT)], check=True)
     [file] = folder.glob("*.whl")
     return file
 
@@ -78,14 +71,55 @@ def needed_by(start: Distribution) -> dict[str, Distribution]:
     return found
 
 
-def run(python: Path, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+# One process tells it all, as importing PyTorch takes seconds.
+PROGRAM = f"""
+import contextlib, importlib.util, io, json, runpy, sys
+import gymnasium, numpy, stable_baselines3, torch
+before = set(sys.modules)
+import rl_coordconv, rl_coordconv.layers, rl_coordconv.extractors
+said = {{"place": rl_coordconv.__file__, "loaded": sorted(set(sys.modules) - before)}}
+
+from rl_coordconv import UserError, load_agent, make_atari_vec_env, policy_kwargs
+extras = ["rich", "jsonargparse", "rliable", "pandas", "scipy", "matplotlib", "cv2", "imageio", "ray", "onnx"]
+said["extras"] = [name for name in extras if importlib.util.find_spec(name)]
+env = make_atari_vec_env("Breakout", n_envs=2, seed=1)
+size = {{"n_steps": 50, "batch_size": 50, "n_epochs": 1, "policy_kwargs": policy_kwargs("coordconv")}}
+said["steps"] = stable_baselines3.PPO("CnnPolicy", env, **size).learn(500).num_timesteps
+said["actions"] = load_agent({str(AGENT)!r}, "cpu").predict(env.reset())[0].shape
+
+said["scripts"] = {{}}
+for name in {list(SCRIPTS)}:
+    with contextlib.redirect_stderr(io.StringIO()) as error:
+        try:
+            runpy.run_path(f"{ROOT}/scripts/{{name}}.py", run_name="__main__")
+        except SystemExit as stop:
+            said["scripts"][name] = [stop.code, error.getvalue()]
+
+said["missing"] = []
+for backend in ("gymnasium", "envpool", "native"):
+    if backend == "native":
+        sys.modules["ale_py"] = None
+        for name in [name for name in sys.modules if name.startswith("rl_coordconv.envs")]:
+            del sys.modules[name]
+    try:
+        rl_coordconv.make_atari_vec_env("Pong", backend=backend)
+    except UserError as error:
+        said["missing"].append(str(error))
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(python, tmp_path_factory) -> dict[str, Any]:
+    """What the new environment says of itself, and the files that it wrote on the way."""
+    folder = tmp_path_factory.mktemp("said")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
-        [python, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        [python, "-c", PROGRAM], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done
+    return {**json.loads(done.stdout.splitlines()[-1]), "written": list(folder.iterdir())}
 
 
 def test_the_wheel_holds_the_library_and_says_that_it_is_typed(wheel) -> None:
@@ -103,74 +137,30 @@ def library() -> list[Path]:
     return sorted((ROOT / "rl_coordconv").rglob("*.py"))
 
 
-def test_layers_and_extractors_load_no_emulator_and_nothing_of_an_extra(python, tmp_path) -> None:
-    code = """
-import json, sys
-import gymnasium, numpy, stable_baselines3, torch
-before = set(sys.modules)
-import rl_coordconv, rl_coordconv.layers, rl_coordconv.extractors
-print(json.dumps([rl_coordconv.__file__, sorted(set(sys.modules) - before)]))
-"""
-    place, loaded = json.loads(run(python, code, tmp_path).stdout)
-    assert Path(place).is_relative_to(python.parents[1]), "the wheel's, not that of the working tree"
-    assert {name.partition(".")[0] for name in loaded} == {"rl_coordconv"}
-    assert not [name for name in loaded if name.startswith("rl_coordconv.envs")]
+def test_layers_and_extractors_load_no_emulator_and_nothing_of_an_extra(said, python) -> None:
+    assert Path(said["place"]).is_relative_to(python.parents[1]), "the wheel's, not that of the working tree"
+    assert {name.partition(".")[0] for name in said["loaded"]} == {"rl_coordconv"}
+    assert not [name for name in said["loaded"] if name.startswith("rl_coordconv.envs")]
 
 
-def test_stock_ppo_trains_with_the_extractor_and_an_exported_agent_plays(python, tmp_path) -> None:
-    code = f"""
-import importlib.util
-from stable_baselines3 import PPO
-from rl_coordconv import load_agent, make_atari_vec_env, policy_kwargs
-
-extras = ["rich", "jsonargparse", "rliable", "pandas", "scipy", "matplotlib", "cv2", "imageio", "ray", "onnx"]
-assert not any(importlib.util.find_spec(name) for name in extras)
-env = make_atari_vec_env("Breakout", n_envs=2, seed=1)
-model = PPO("CnnPolicy", env, n_steps=50, batch_size=50, n_epochs=1, policy_kwargs=policy_kwargs("coordconv"))
-print(model.learn(500).num_timesteps)
-print(load_agent({str(AGENT)!r}, "cpu").predict(env.reset())[0].shape)
-"""
-    assert run(python, code, tmp_path).stdout.splitlines() == ["500", "(2,)"]
+def test_stock_ppo_trains_with_the_extractor_and_an_exported_agent_plays(said) -> None:
+    assert said["extras"] == []
+    assert (said["steps"], said["actions"]) == (500, [2])
 
 
-def test_what_is_missing_is_named_with_the_command_that_installs_it(python, tmp_path) -> None:
-    code = """
-import sys
-from rl_coordconv import UserError, make_atari_vec_env
-
-for backend in ("gymnasium", "envpool"):
-    try:
-        make_atari_vec_env("Pong", backend=backend)
-    except UserError as error:
-        print(error)
-sys.modules["ale_py"] = None
-for name in [name for name in sys.modules if name.startswith("rl_coordconv.envs")]:
-    del sys.modules[name]
-try:
-    from rl_coordconv import make_atari_vec_env
-except UserError as error:
-    print(error)
-"""
-    assert run(python, code, tmp_path).stdout.splitlines() == [
+def test_what_is_missing_is_named_with_the_command_that_installs_it(said) -> None:
+    assert said["missing"] == [
         "cv2 is not installed: pip install 'rl-coordconv[train]'",
         "envpool is not installed: pip install 'rl-coordconv[envpool]'",
         "ale_py is not installed: pip install rl-coordconv",
     ]
 
 
-def test_a_script_without_its_extra_says_so_in_one_line(python, tmp_path) -> None:
+def test_a_script_without_its_extra_says_so_in_one_line(said) -> None:
     extras = {name: re.findall(r'script_needs\("(\w+)"\)', text) for name, text in SCRIPTS.items()}
     assert {name: found for name, found in extras.items() if len(found) != 1} == {}
-    code = f"""
-import runpy
-for name in {list(SCRIPTS)}:
-    try:
-        runpy.run_path(f"{ROOT}/scripts/{{name}}.py", run_name="__main__")
-    except SystemExit as stop:
-        print(name, stop.code)
-"""
-    done = run(python, code, tmp_path)
-    assert done.stdout.splitlines() == [f"{name} 2" for name in SCRIPTS]
-    for [extra], line in zip(extras.values(), done.stderr.splitlines(), strict=True):
-        assert re.fullmatch(rf"error: \w+ is not installed: pip install 'rl-coordconv\[{extra}\]'", line)
-    assert not list(tmp_path.iterdir())
+    assert list(said["scripts"]) == list(SCRIPTS)
+    for name, (code, line) in said["scripts"].items():
+        says = rf"error: \w+ is not installed: pip install 'rl-coordconv\[{extras[name][0]}\]'\n"
+        assert (code, bool(re.fullmatch(says, line))) == (2, True), (name, line)
+    assert said["written"] == []

@@ -16,16 +16,8 @@ from rl_coordconv.hyperparameters import PPOConfig
 from rl_coordconv.runs.train import train
 
 SMALL = [
-    "--game",
-    "Breakout",
-    "--n-envs",
-    "2",
-    "--features-dim",
-    "8",
-    "--total-timesteps",
-    "256",
-    "--max-frames",
-    "400",
+    *("--game", "Breakout", "--n-envs", "2", "--features-dim", "8", "--total-timesteps", "256"),
+    *("--max-frames", "400"),
 ]
 
 

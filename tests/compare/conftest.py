@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from rl_coordconv.compare import figures, report
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.config import RunConfig
@@ -16,6 +17,18 @@ from rl_coordconv.runs.folder import Progress, RunFolder
 from rl_coordconv.runs.positions import bias_picture
 
 STEPS = 10_000
+
+
+@pytest.fixture(autouse=True)
+def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw with few pixels, which is faster."""
+    monkeypatch.setattr(figures, "DPI", 30)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures out of reports of which they are not what is tested."""
+    monkeypatch.setattr(report, "draw_all", lambda *args: {})
 
 
 @pytest.fixture

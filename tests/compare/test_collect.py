@@ -123,6 +123,7 @@ def test_broken_monitor_is_named(tmp_path):
         read_foreign(tmp_path, "mine", "Breakout", "old", 1)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_second_report_reads_only_what_has_changed(written, write_run, monkeypatch):
     comparison = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1, 2]")
     page = write_report(comparison)

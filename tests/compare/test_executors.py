@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import wait_for
 
 from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.comparison import Comparison
@@ -52,13 +52,6 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     return run
 
 
-def wait_for(what: Callable[[], object], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
-
-
 def checkpoints(folder: Path) -> list[Path]:
     return [*folder.rglob("checkpoints/*.zip")]
 
@@ -81,13 +74,13 @@ def check_complete(folder: Path, steps: int) -> Comparison:
 @pytest.mark.slow
 def test_killed_and_started_again(start, script, tmp_path):
     folder = tmp_path / "runs" / "small"
-    process = start("--slots", 2, steps=4096)
+    process = start("--slots", 2, steps=2048)
     wait_for(lambda: len(checkpoints(folder)) >= 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     again = ("compare", "--config", tmp_path / "small.yaml", "--slots", 2)
     assert script(*again) == 0
-    check_complete(folder, 4096)
+    check_complete(folder, 2048)
     assert "--resume" in "".join(path.read_text() for path in (folder / "jobs").glob("*.log"))
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("final_model.zip")}
     assert script(*again) == 0

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from trainers import BEGIN
 
 from rl_coordconv.compare import jobs as jobs_module
 from rl_coordconv.compare.analysis import analyse
@@ -23,18 +24,16 @@ from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder
 
 # A trainer that makes its run folder and ends as it is told: cause, exit code.
-TRAINER = """
-import sys
-from rl_coordconv.config import load_config
-from rl_coordconv.runs.folder import Progress, RunFolder
-cause, code, option, place = sys.argv[1:]
-run = RunFolder(place if option == "--resume" else load_config(place).folder)
+TRAINER = f"""{BEGIN}
+cause, code = told
 if cause != "refused":
+    attempts = 0
     if option == "--config":
-        run.create(load_config(place))
-    attempts = run.read_progress().attempts + 1
+        begin()
+    else:
+        attempts = json.loads((run / "progress.json").read_text())["attempts"]
     state = "diverged" if cause == "loss" else "failed"
-    run.write_progress(Progress(state, 10, attempts=attempts, cause=cause, exit_reason="as told"))
+    write(state, steps=10, attempts=attempts + 1, cause=cause, exit_reason="as told")
 print("as told")
 sys.exit(int(code))
 """

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from trainers import BEGIN
 
 from rl_coordconv.compare import on_ray
 from rl_coordconv.compare.jobs import make_jobs
@@ -18,20 +19,16 @@ from rl_coordconv.runs.folder import RunFolder
 pytestmark = pytest.mark.slow
 
 # A trainer that saves when it is asked to stop, and counts how often it is.
-TRAINER = """
-import pathlib, signal, sys, time
-from rl_coordconv.config import load_config
-from rl_coordconv.runs.folder import Progress, RunFolder
-run = RunFolder(load_config(sys.argv[2]).folder)
-run.create(load_config(sys.argv[2]))
+TRAINER = f"""{BEGIN}
 asked = []
 signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-run.write_progress(Progress("running", 1, attempts=1))
+begin()
+write("running", steps=1, attempts=1)
 while not asked:
     time.sleep(0.05)
 time.sleep(3)  # saving takes longer than the executor's next look
-(run.path / "asked").write_text(str(len(asked)))
-run.write_progress(Progress("stopped", 2, attempts=1, cause="signal"))
+(run / "asked").write_text(str(len(asked)))
+write("stopped", steps=2, attempts=1, cause="signal")
 """
 
 

@@ -109,6 +109,7 @@ def test_many_games_make_pages(written, monkeypatch):
     assert [page.name for page in pages] == ["learning_curves.png", "learning_curves_2.png"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_tensorboard_page_holds_every_arm_under_the_same_tags(script, written, curves):
     folder = written(clearly_better_on_breakout).folder
     script("report", folder)
@@ -146,6 +147,7 @@ def test_report_of_what_is_there(script, written, write_run):
     assert "**Pong**" not in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_scores_and_curves_are_there_as_tables(script, written):
     folder = written(clearly_better_on_breakout).folder
     script("report", folder)
@@ -199,6 +201,7 @@ def test_a_run_without_an_evaluation_leaves_the_scores_and_few_games_are_flagged
     assert "Breakout: scores are the last training games, as an arm has no final evaluation" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_failed_diverged_and_unfinished_runs_are_told_apart(script, written):
     comparison = written(clearly_better_on_breakout)
     states = {1: ("failed", "the disk is full"), 2: ("diverged", "loss is nan"), 3: ("running", "")}
@@ -221,6 +224,7 @@ def test_failed_diverged_and_unfinished_runs_are_told_apart(script, written):
     assert states["Pong", "cnn", "2"] == "diverged"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_report_of_a_comparison_of_version_0_1_0(script, tmp_path):
     folder = tmp_path / "v1"
     shutil.copytree(ROOT / "tests" / "data" / "v1" / "comparison", folder)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from small_runs import SMALL
 
 from rl_coordconv.config import parse_config
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.train import train
 
-OPTIONS = [
-    *("--game", "Freeway", "--n-envs", "2", "--device", "cpu", "--features-dim", "16", "--max-frames", "400"),
-    *("--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1", "--total-timesteps", "256"),
-    *("--eval-freq", "0", "--eval-episodes", "1", "--checkpoint-freq", "64"),
-]
+OPTIONS = [*SMALL, "--total-timesteps", "256", "--checkpoint-freq", "64"]
 
 
 @pytest.fixture(scope="session")

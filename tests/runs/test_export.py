@@ -26,15 +26,7 @@ from rl_coordconv.runs.folder import RunFolder
 ROOT = Path(__file__).parents[2]
 RUN = Path("runs/ppo/Freeway/coordconv/seed1")
 FILES = {
-    *(
-        "README.md",
-        "SHA256SUMS",
-        "config.yaml",
-        "curve.csv",
-        "curve.png",
-        "metrics.json",
-        "model.safetensors",
-    ),
+    *("README.md", "SHA256SUMS", "config.yaml", "curve.csv", "curve.png", "metrics.json", "model.safetensors")
 }
 
 

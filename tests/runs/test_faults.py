@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import resource
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from small_runs import SMALL
 
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.runs.checkpoints import load_parameters, newest_intact
 from rl_coordconv.runs.folder import RunFolder
 
-SMALL = [
-    *("--game", "Freeway", "--n-envs", "2", "--device", "cpu", "--features-dim", "16", "--eval-freq", "0"),
-    *("--eval-episodes", "1", "--ppo.n_steps", "32", "--ppo.batch_size", "32", "--ppo.n_epochs", "1"),
-    *("--checkpoint-freq", "64", "--max-frames", "400"),
-]
+OPTIONS = [*SMALL, "--checkpoint-freq", "64"]
 
 
 @pytest.fixture
@@ -34,7 +30,7 @@ def one_line(capsys) -> str:
 
 def test_loss_that_is_not_finite_names_the_update_and_keeps_the_last_good_state(script, run, capsys):
     args = ["--ppo.learning_rate", "1e30", "--ppo.max_grad_norm", "1e30"]
-    assert script("train", *SMALL, *args, "--total-timesteps", 640) == 2
+    assert script("train", *OPTIONS, *args, "--total-timesteps", 640) == 2
     line = one_line(capsys)
     progress = run.read_progress()
     assert (progress.state, progress.cause) == ("diverged", "loss")
@@ -61,7 +57,7 @@ def test_full_disk_is_one_line_and_resume_goes_on(script, run, capsys, tmp_path,
         self.final_model.with_name(".final_model.tmp.zip").symlink_to("/dev/full")
 
     monkeypatch.setattr(module.RunFolder, "create", create)
-    assert script("train", *SMALL, "--total-timesteps", 256) == 2
+    assert script("train", *OPTIONS, "--total-timesteps", 256) == 2
     line = one_line(capsys)
     assert "the disk is full: free some space" in line
     assert (run.read_progress().state, run.read_progress().cause) == ("failed", "storage")
@@ -79,7 +75,7 @@ def test_out_of_memory_says_what_to_lower(script, capsys, monkeypatch):
             torch.empty(2**60, dtype=torch.uint8)
 
     monkeypatch.setattr(module, "FiniteLoss", Greedy)
-    assert script("train", *SMALL, "--total-timesteps", 256) == 2
+    assert script("train", *OPTIONS, "--total-timesteps", 256) == 2
     assert "out of memory: lower n_envs or ppo.batch_size" in one_line(capsys)
 
 
@@ -98,7 +94,7 @@ def test_dead_environment_process_is_one_line(script, run, capsys, monkeypatch):
 
     monkeypatch.setattr(module, "make_training_env", make_env)
     monkeypatch.setattr(module, "FiniteLoss", Killer)
-    assert script("train", *SMALL, "--total-timesteps", 256) == 2
+    assert script("train", *OPTIONS, "--total-timesteps", 256) == 2
     assert "an environment process died at step 128" in one_line(capsys)
     assert (run.read_progress().cause, run.read_progress().steps) == ("environment", 128)
     assert newest_intact(run.checkpoints)[0] is not None
@@ -106,14 +102,14 @@ def test_dead_environment_process_is_one_line(script, run, capsys, monkeypatch):
 
 def test_folder_that_cannot_be_written_is_one_line_and_leaves_nothing(script, capsys, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    assert script("train", *SMALL, "--output", tmp_path / "file") == 2
+    assert script("train", *OPTIONS, "--output", tmp_path / "file") == 2
     assert "cannot be made" in one_line(capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
 def test_file_size_limit_while_saving_keeps_the_checkpoints_before(script, run, capsys):
     """A limit of the operating system stands for a quota: saving fails, what was saved stays intact."""
-    assert script("train", *SMALL, "--total-timesteps", 128) == 0
+    assert script("train", *OPTIONS, "--total-timesteps", 128) == 0
     run.final_model.unlink()
     size = next(run.checkpoints.glob("*.zip")).stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -126,4 +122,3 @@ def test_file_size_limit_while_saving_keeps_the_checkpoints_before(script, run, 
     assert "cannot write" in one_line(capsys)
     assert newest_intact(run.checkpoints) == kept
     assert not [*run.path.rglob("*.tmp*")]
-    shutil.rmtree(run.path)

@@ -53,17 +53,8 @@ def test_a_run_of_version_0_1_0_goes_on(tmp_path):
 @pytest.mark.parametrize("buffer", ["device", "host"])
 def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    backend = (
-        "--backend",
-        "gymnasium",
-        "--algo",
-        algo,
-        "--buffer",
-        buffer,
-        "--checkpoint-freq",
-        str(STEPS // 2),
-    )
-    config = parse_config([*OPTIONS, *backend, "--keep-checkpoints", "9"])
+    args = f"--backend gymnasium --algo {algo} --buffer {buffer} --checkpoint-freq {STEPS // 2}".split()
+    config = parse_config([*OPTIONS, *args, "--keep-checkpoints", "9"])
     unbroken = train(dataclasses.replace(config, name="unbroken").validate())
     broken = RunFolder("runs/broken/Breakout/coordconv/seed1")
     broken.create(dataclasses.replace(config, name="broken").validate())

@@ -105,31 +105,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_idx_is_refused(
-    script: Script, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    digits = tmp_path / "digits"
-    digits.mkdir()
-    (digits / "train-images-idx3-ubyte").write_bytes(b"not idx")
-    assert script("tasks", "detect", "--digits", digits) == 2
-    assert "is not an IDX file of unsigned bytes" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
-
-
-def test_seeds_may_be_added_but_other_options_are_refused(
-    script: Script, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert script("tasks", "detect", *DETECT.split(), "--seeds", "1") == 0
-    first = (tmp_path / "runs" / "detection" / "plain" / "seed1" / "result.json").read_bytes()
-    assert script("tasks", "detect", *DETECT.split(), "--seeds", "1", "2") == 0
-    assert (tmp_path / "runs" / "detection" / "plain" / "seed1" / "result.json").read_bytes() == first
-    assert (tmp_path / "runs" / "detection" / "coordconv" / "seed2" / "result.json").is_file()
-    results = (tmp_path / "runs" / "detection" / "results.json").read_bytes()
-    assert script("tasks", "detect", *DETECT.split(), "--lr", "0.01") == 2
-    assert "holds an experiment with other options" in capsys.readouterr().err
-    assert (tmp_path / "runs" / "detection" / "results.json").read_bytes() == results
-
-
 def test_folders_of_others_are_refused(
     script: Script, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -101,13 +101,6 @@ def test_bad_input_is_one_line_and_writes_nothing(args, says, script, capsys, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_output_that_is_a_file_is_refused(script, capsys, tmp_path):
-    (tmp_path / "file").write_text("kept")
-    assert script("toy", "rendering", "--output", "file") == 2
-    assert "cannot be made" in capsys.readouterr().err
-    assert (tmp_path / "file").read_text() == "kept"
-
-
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Stopping(Experiment):
     arms: ClassVar = ("plain", "coordconv")
 
     name: str = "task"
+    size: int = 1
 
     def train(self, run: Run) -> Outcome:
         if len(TRAINED) == 3 and TRAINED[-1] != "stopped":
@@ -64,6 +66,18 @@ def test_a_stopped_experiment_goes_on_with_the_run_that_was_not_finished(tmp_pat
     assert results["fact"] == 1
     assert config.samples("coordconv", 2)["x"].tolist() == [0, 1]
     assert (tmp_path / "task" / "figure.png").exists()
+
+
+def test_seeds_may_be_added_but_other_options_are_refused(tmp_path: Path) -> None:
+    config = Stopping(output=str(tmp_path), seeds=[1])
+    TRAINED[:] = 4 * ["stopped"]
+    config.run()
+    dataclasses.replace(config, seeds=[1, 2]).run()
+    assert TRAINED[4:] == ["plain1", "coordconv1", "plain2", "coordconv2"]
+    before = (tmp_path / "task" / "results.json").read_bytes()
+    with pytest.raises(UserError, match="holds an experiment with other options"):
+        dataclasses.replace(config, size=2).run()
+    assert (tmp_path / "task" / "results.json").read_bytes() == before
 
 
 def test_a_damaged_options_file_is_refused(tmp_path: Path) -> None:

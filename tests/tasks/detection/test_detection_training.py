@@ -21,7 +21,7 @@ from rl_coordconv.tasks.detection.proposals import (
     box_loss,
     sample,
 )
-from rl_coordconv.tasks.detection.scattered_digits import make_canvases
+from rl_coordconv.tasks.detection.scattered_digits import Canvases, make_canvases
 from rl_coordconv.tasks.detection.training import DetectionConfig, measure, train_detector
 from rl_coordconv.tasks.experiment import Run
 
@@ -133,22 +133,29 @@ def test_decoded_labels_follow_the_regressor_and_anchor_labels_do_not() -> None:
     assert float(losses["decoded"]["score"]) < 9
 
 
+def first_and_last_losses(
+    network: ProposalNetwork, optimizer: torch.optim.Optimizer, canvases: Canvases, steps: int
+) -> list[dict[str, float]]:
+    """Train on the same canvases; return the mean losses of the first five and of the last five steps."""
+    history = []
+    for _ in range(steps):
+        losses = network.losses(canvases.images / 255, canvases.boxes, canvases.labels)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        history.append({key: loss.item() for key, loss in losses.items()})
+    return [
+        {key: sum(part[key] for part in parts) / 5 for key in losses} for parts in (history[:5], history[-5:])
+    ]
+
+
 @pytest.mark.parametrize("coordinates", [False, True])
 def test_losses_fall_on_a_few_canvases(digits: tuple[Digits, Digits], coordinates: bool) -> None:
     torch.manual_seed(0)
     canvases = make_canvases(digits[0], 4, 64, 5, seed=0)
     detector = Detector(64, 8, coordinates)
     optimiser = torch.optim.Adam(detector.parameters(), 3e-3)
-    history = []
-    for _ in range(100):
-        losses = detector.losses(canvases.images / 255, canvases.boxes, canvases.labels)
-        optimiser.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        optimiser.step()
-        history.append({key: loss.item() for key, loss in losses.items()})
-    early, late = (
-        {key: sum(part[key] for part in parts) / 5 for key in losses} for parts in (history[:5], history[-5:])
-    )
+    early, late = first_and_last_losses(detector, optimiser, canvases, 100)
     # The second stage's target moves: as proposals improve, more of them are digits, harder than background.
     for key in ("score", "box"):
         assert late[key] < 0.8 * early[key], key
@@ -161,14 +168,8 @@ def test_released_losses_fall_on_cropped_canvases(digits: tuple[Digits, Digits])
     config = DetectionConfig(width=8, detector="released", scenes="cropped", labels="decoded", lr=0.003)
     network = config.make_network("coordconv")
     optimizer = torch.optim.SGD(network.parameters(), 0.003, momentum=0.9)
-    history = []
-    for _ in range(60):
-        losses = network.losses(canvases.images / 255, canvases.boxes, canvases.labels)
-        optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-        history.append(losses["score"].item())
-    assert sum(history[-5:]) < 0.9 * sum(history[:5])
+    early, late = first_and_last_losses(network, optimizer, canvases, 60)
+    assert late["score"] < 0.9 * early["score"]
 
 
 @pytest.mark.slow
