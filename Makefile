@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests against a reference, which have to hold on every kind of CPU: run as if on two simpler ones as well.
-NUMERIC := tests/test_layers.py tests/test_coordinates.py tests/algorithms -m "not slow" \
+NUMERIC := tests/layers tests/test_coordinates.py tests/algorithms -m "not slow" \
 	-k "bit or gradient or literal or same_weights or splits or rmsprop"
 
 .PHONY: install demo test docs benchmark clean

@@ -1,92 +1,13 @@
 """The contract of :mod:`rl_coordconv.envs.make`, the same for every backend."""
 
-import os
-import signal
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+from playing import Maker, assert_same, differs, play
 from stable_baselines3 import A2C, DQN
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
-
-from rl_coordconv.config import RunConfig
-from rl_coordconv.envs import BACKENDS, HALVING, make_atari_vec_env
-from rl_coordconv.envs.batched import BatchedAtariVecEnv
-from rl_coordconv.envs.halves import HalvedAtariVecEnv
-from rl_coordconv.errors import UserError
-from rl_coordconv.machine import available_cores
-
-
-class Maker:
-    """Makes environments of one backend, and closes them after the test."""
-
-    def __init__(self, backend: str, halves: bool = False) -> None:
-        self.backend = backend
-        self.halves = halves
-        self.envs: list[VecEnv] = []
-        if backend == "envpool":
-            pytest.importorskip("envpool")
-
-    def __call__(self, game: str = "Breakout", n_envs: int = 2, **options: Any) -> VecEnv:
-        env = make_atari_vec_env(game, n_envs, backend=self.backend, halves=self.halves, **options)
-        self.envs.append(env)
-        return env
-
-
-@pytest.fixture(params=[*BACKENDS, "native, halves"])
-def make(request: pytest.FixtureRequest) -> Iterator[Maker]:
-    backend, _, halves = request.param.partition(", ")
-    maker = Maker(backend, bool(halves))
-    yield maker
-    for env in maker.envs:
-        env.close()
-
-
-@dataclass
-class Record:
-    """What happened; observations begin with the reset's, as given and as copied at once."""
-
-    observations: list[np.ndarray] = field(default_factory=list)
-    copies: list[np.ndarray] = field(default_factory=list)
-    rewards: list[np.ndarray] = field(default_factory=list)
-    dones: list[np.ndarray] = field(default_factory=list)
-    infos: list[list[dict[str, Any]]] = field(default_factory=list)
-
-
-def play(env: VecEnv, n_steps: int, action_seed: int = 0) -> Record:
-    """Reset, and play random actions."""
-    rng = np.random.default_rng(action_seed)
-    record = Record()
-    first = env.reset()
-    assert isinstance(first, np.ndarray)
-    record.observations.append(first)
-    record.copies.append(first.copy())
-    for _ in range(n_steps):
-        actions = rng.integers(0, env.action_space.n, env.num_envs)  # type: ignore[attr-defined]
-        observations, rewards, dones, infos = env.step(actions)
-        assert isinstance(observations, np.ndarray)
-        record.observations.append(observations)
-        record.copies.append(observations.copy())
-        record.rewards.append(rewards)
-        record.dones.append(dones)
-        record.infos.append(infos)
-    return record
-
-
-def assert_same(one: Record, other: Record) -> None:
-    np.testing.assert_array_equal(one.rewards, other.rewards)
-    np.testing.assert_array_equal(one.dones, other.dones)
-    np.testing.assert_array_equal(one.copies, other.copies)
-
-
-def differs(one: Record, other: Record) -> bool:
-    return not np.array_equal(one.copies, other.copies)
 
 
 def test_shapes_and_types_are_those_of_sb3_images_channels_first(make: Maker) -> None:
@@ -238,17 +159,6 @@ def test_sticky_actions_repeat_the_last_one(make: Maker) -> None:
         assert differs(one, play(env, 30, action_seed=2)) == agent_has_a_say
 
 
-def test_steps_can_be_sent_and_received_apart(make: Maker) -> None:
-    env = make(seed=4)
-    together = play(env, 4)
-    env.seed(4)
-    env.reset()
-    rng = np.random.default_rng(0)
-    for t in range(4):
-        env.step_async(rng.integers(0, 4, 2))
-        np.testing.assert_array_equal(env.step_wait()[0], together.copies[t + 1])
-
-
 def test_evaluate_policy_reports_whole_games_in_raw_points(make: Maker) -> None:
     env = make("Qbert")
     model = DQN("CnnPolicy", env, buffer_size=10, device="cpu", seed=0, policy_kwargs={"net_arch": []})
@@ -285,135 +195,3 @@ def test_rendering_gives_a_tiled_rgb_image(make: Maker) -> None:
     tiled = env.render(mode="rgb_array")
     assert tiled is not None
     assert tiled.shape[0] >= images[0].shape[0] * 2  # type: ignore[union-attr]
-
-
-def test_reset_cancels_a_step_under_way(make: Maker) -> None:
-    env = make(seed=4)
-    first = play(env, 4)
-    env.seed(4)
-    env.step_async(np.array([1, 1]))
-    assert_same(first, play(env, 4))
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="interrupts itself with a POSIX timer")
-def test_interrupted_environments_can_be_reset_and_closed(make: Maker) -> None:
-    """Ctrl-C mostly comes while Python waits for the emulators."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    def step_for_ever() -> None:
-        while True:
-            env.step(np.array([1, 1]))
-
-    env = make()
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for _ in range(3):
-            env.reset()
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            with pytest.raises(KeyboardInterrupt):
-                step_for_ever()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    env.close()
-
-
-def test_a_step_under_way_forbids_another(make: Maker) -> None:
-    env = make()
-    env.reset()
-    env.step_async(np.array([1, 1]))
-    if isinstance(env, BatchedAtariVecEnv):
-        with pytest.raises(RuntimeError, match="has not ended"):
-            env.step_async(np.array([1, 1]))
-    env.step_wait()
-    env.close()
-
-
-def test_closing_twice_and_with_a_step_under_way_is_harmless(make: Maker) -> None:
-    env = make()
-    env.reset()
-    env.step_async(np.array([1, 1]))
-    env.close()
-    env.close()
-
-
-def test_processes_of_their_own_change_nothing_but_the_speed() -> None:
-    """``subproc`` is tested here only: starting processes takes seconds."""
-    dummy = make_atari_vec_env("Breakout", 2, backend="gymnasium", seed=9)
-    subproc = make_atari_vec_env("Breakout", 2, backend="gymnasium", seed=9, vec_env="subproc")
-    one, other = play(dummy, 250), play(subproc, 250)
-    assert_same(one, other)
-    assert other.rewards[0].dtype == np.float32
-    assert [info.get("episode", {}).get("r") for infos in one.infos for info in infos] == [
-        info.get("episode", {}).get("r") for infos in other.infos for info in infos
-    ]
-    assert any("episode" in info for infos in other.infos for info in infos)
-    assert subproc.env_is_wrapped(Monitor) == [True, True]
-    np.testing.assert_array_equal(dummy.render(mode="rgb_array"), subproc.render(mode="rgb_array"))
-    dummy.close()
-    subproc.close()
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
-@pytest.mark.skipif(available_cores() < 2, reason="ale_py starts no more threads than there are cores")
-@pytest.mark.parametrize("backend", HALVING)
-def test_emulators_have_as_many_threads_as_told_until_they_are_closed(backend: str) -> None:
-    if backend == "envpool":
-        pytest.importorskip("envpool")
-
-    def threads_of(num_threads: int) -> int:
-        before = len(os.listdir("/proc/self/task"))
-        env = make_atari_vec_env("Breakout", 4, backend=backend, num_threads=num_threads)
-        env.reset()
-        started = len(os.listdir("/proc/self/task")) - before
-        env.close()
-        assert len(os.listdir("/proc/self/task")) <= before
-        return started
-
-    assert threads_of(2) - threads_of(1) == 1
-
-
-@pytest.mark.parametrize("halves", [False, True])
-@pytest.mark.parametrize("backend", HALVING)
-def test_impossible_actions_are_refused_before_they_reach_the_emulator(backend: str, halves: bool) -> None:
-    """An exception in ale_py's threads would leave the next step waiting for ever."""
-    if backend == "envpool":
-        pytest.importorskip("envpool")
-    env = make_atari_vec_env("Breakout", 2, backend=backend, halves=halves)
-    env.reset()
-    for actions in ([4, 0], [0, -1], [0], [0, 0, 0]):
-        with pytest.raises(ValueError, match="actions must be 2 integers from 0 to 3"):
-            env.step(np.array(actions))
-    env.step(np.array([0, 3]))
-    env.close()
-
-
-@pytest.mark.parametrize("backend", HALVING)
-def test_halves_play_the_games_that_the_undivided_environments_play(backend: str) -> None:
-    if backend == "envpool":
-        pytest.importorskip("envpool")
-    whole, halved = (
-        make_atari_vec_env("Breakout", 3, backend=backend, seed=7, halves=halves) for halves in (False, True)
-    )
-    assert isinstance(halved, HalvedAtariVecEnv)
-    assert [half.num_envs for half in halved.halves] == [2, 1]
-    one, other = play(whole, 200), play(halved, 200)
-    assert_same(one, other)
-    assert sum(bool(dones.any()) for dones in one.dones) > 3
-    for ours, theirs in zip(one.infos, other.infos, strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            assert {**a.get("episode", {}), "t": 0} == {**b.get("episode", {}), "t": 0}
-    whole.close()
-    halved.close()
-
-
-def test_a_backend_added_to_the_table_is_offered_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "mine", BACKENDS["native"])
-    env = make_atari_vec_env("Breakout", 1, backend="mine")
-    assert env.reset().shape == (1, 4, 84, 84)  # type: ignore[union-attr]
-    env.close()
-    assert RunConfig("Breakout", backend="mine").validate().backend == "mine"
-    with pytest.raises(UserError, match="use one of native, gymnasium, envpool, mine"):
-        make_atari_vec_env("Breakout", backend="my")

@@ -1,0 +1,113 @@
+"""Everything PyTorch does to a layer: types, memory formats, copies, compilation, export."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from literal_layer import layer_and_images, literal
+
+from rl_coordconv.layers import CoordConv2d, CoordConvTranspose2d
+
+
+def test_autocast_keeps_the_low_precision_type():
+    layer, images = layer_and_images(with_r=True)
+    reference = literal(layer, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(images)
+    assert out.dtype == torch.bfloat16
+    # bfloat16 has 8 bits of mantissa: 0.4 % of values of order 1.
+    torch.testing.assert_close(out.float(), reference, rtol=0.02, atol=0.02)
+    out.float().sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_layer_of_another_type(dtype):
+    layer, images = layer_and_images()
+    out = layer.to(dtype)(images.to(dtype))
+    assert out.dtype == dtype
+
+
+def test_channels_last_stays_channels_last():
+    layer, images = layer_and_images()
+    expected = layer(images)
+    out = layer.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, expected)
+
+
+def test_image_without_batch():
+    layer, images = layer_and_images()
+    torch.testing.assert_close(layer(images[0]), layer(images)[0])
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_copies_are_equal_and_independent(layer_class):
+    layer, images = layer_class(3, 4, 3, with_r=True), torch.randn(2, 3, 6, 9)
+    with torch.no_grad():
+        expected = layer(images)
+        buffer = io.BytesIO()
+        torch.save(layer, buffer)
+        buffer.seek(0)
+        for twin in (
+            copy.deepcopy(layer),
+            pickle.loads(pickle.dumps(layer)),
+            torch.load(buffer, weights_only=False),
+        ):
+            assert torch.equal(twin(images), expected)
+            twin.coord_weight += 1
+            assert not torch.equal(twin(images), expected)
+            assert torch.equal(layer(images), expected)
+    assert list(layer.state_dict()) == ["weight", "bias", "coord_weight"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_compiled_layer_is_equal_and_follows_weights(layer_class):
+    layer, images = layer_class(3, 4, 3, with_r=True), torch.randn(2, 3, 6, 9)
+    compiled = torch.compile(layer, fullgraph=True)
+    for _ in range(2):
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(images), layer(images))
+        compiled(images).square().sum().backward()
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        layer.zero_grad()
+        layer(images).square().sum().backward()
+        for gradient, parameter in zip(gradients, layer.parameters(), strict=True):
+            torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-4)
+        layer.zero_grad()
+        layer.coord_weight.data += 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_onnx_export_runs_the_same(layer_class, tmp_path):
+    import onnxruntime
+
+    layer, images = layer_class(3, 4, 3, padding=1, with_r=True).eval(), torch.randn(2, 3, 6, 9)
+    path = tmp_path / "layer.onnx"
+    torch.onnx.export(layer, (images,), str(path), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    [out] = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), layer(images).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_gradients_in_channels_last(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d]) -> None:
+    torch.manual_seed(0)
+    layer = layer_class(3, 8, 3, stride=2).double()
+    images = torch.randn(5, 3, 9, 11, dtype=torch.float64)
+    grads = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        layer.to(memory_format=memory_format)  # type: ignore[call-overload]
+        layer.zero_grad()
+        leaf = images.clone(memory_format=memory_format).requires_grad_()
+        out = layer(leaf)
+        out.square().sum().backward()
+        assert out.is_contiguous(memory_format=memory_format)
+        grads.append((out, leaf.grad, *(parameter.grad.clone() for parameter in layer.parameters())))
+    for plain, last in zip(*grads, strict=True):
+        torch.testing.assert_close(plain, last, rtol=1e-12, atol=1e-12)
