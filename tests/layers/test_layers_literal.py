@@ -27,24 +27,25 @@ def assert_equals_literal(layer: CoordConv2d | CoordConvTranspose2d, images: Ten
 
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
-scales = st.sampled_from([1.0, "window", -2.5])
-sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
+OPTIONS = {
+    "kernel": pairs,
+    "stride": pairs,
+    "dilation": pairs,
+    "groups": st.integers(1, 3),
+    "channels": st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    "bias": st.booleans(),
+    "with_r": st.booleans(),
+    "scale": st.sampled_from([1.0, "window", -2.5]),
+    "size": st.tuples(st.integers(1, 9), st.integers(1, 9)),
+}
 
 
 @given(
-    kernel=pairs,
-    stride=pairs,
     padding=st.one_of(
         st.integers(0, 2), st.tuples(st.integers(0, 2), st.integers(0, 2)), st.sampled_from(["same", "valid"])
     ),
     padding_mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
-    dilation=pairs,
-    groups=st.integers(1, 3),
-    channels=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    bias=st.booleans(),
-    with_r=st.booleans(),
-    scale=scales,
-    size=sizes,
+    **OPTIONS,
 )
 @settings(max_examples=150, deadline=None)
 def test_convolution_equals_the_literal_concat(
@@ -69,17 +70,9 @@ def test_convolution_equals_the_literal_concat(
 
 
 @given(
-    kernel=pairs,
-    stride=pairs,
     padding=st.tuples(st.integers(0, 1), st.integers(0, 1)),
     output_padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
-    dilation=pairs,
-    groups=st.integers(1, 3),
-    channels=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    bias=st.booleans(),
-    with_r=st.booleans(),
-    scale=scales,
-    size=sizes,
+    **OPTIONS,
 )
 @settings(max_examples=100, deadline=None)
 def test_transposed_convolution_equals_the_literal_concat(
