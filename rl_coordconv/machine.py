@@ -64,6 +64,7 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
+    found["torch"] = str(torch.__version__)  # names the build (cpu, cu130), which PyPI's metadata leaves out
     return found | describe()
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def test_a_run_that_dies_at_any_sync_or_rename_goes_on(tmp_path, monkeypatch, cu
     while not run.finished:
         attempts += 1
         with monkeypatch.context() as patch:
-            Death(patch, ("fsync", "replace"), attempts)
+            Death(patch, ((os, "fsync"), (os, "replace")), attempts)
             with contextlib.suppress(Killed):
                 resume(run.path) if run.config_file.is_file() else train(config)
         assert newest_intact(run.checkpoints)[1] == []
@@ -140,22 +140,25 @@ class Killed(BaseException):
 
 class Death:
     """
-    After so many calls of functions of ``os`` the process is dead: none of them does anything any more.
+    After so many calls of these functions the process is dead: none of them does anything any more.
 
-    :param names: The functions
+    :param functions: Where each is, and its name; ``Path``'s own, as on Python 3.10 it keeps those of ``os``
     :param after: How many calls are survived
     """
 
-    def __init__(self, patch: pytest.MonkeyPatch, names: tuple[str, ...], after: int) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, functions: tuple[tuple[Any, str], ...], after: int) -> None:
         self.left = after
-        for name in names:
-            patch.setattr(os, name, partial(self._call, getattr(os, name)))
+        for place, name in functions:
+            patch.setattr(place, name, self._mortal(getattr(place, name)))
 
-    def _call(self, real: Any, *args: Any, **kwargs: Any) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return real(*args, **kwargs)
+    def _mortal(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+            return real(*args, **kwargs)
+
+        return call
 
 
 def test_a_checkpoint_cut_off_at_any_point_leaves_an_intact_one(tmp_path, monkeypatch):
@@ -169,7 +172,7 @@ def test_a_checkpoint_cut_off_at_any_point_leaves_an_intact_one(tmp_path, monkey
     while True:
         model.num_timesteps += 32
         with monkeypatch.context() as patch:
-            death = Death(patch, ("fsync", "replace", "unlink"), survived)
+            death = Death(patch, ((os, "fsync"), (os, "replace"), (Path, "unlink")), survived)
             with contextlib.suppress(Killed):
                 save_checkpoint(model, tmp_path, {}, keep=1)
         intact, damaged = newest_intact(tmp_path)

@@ -23,9 +23,9 @@ TRAINED: list[str] = []
 class Stopping(Experiment):
     """A task that is interrupted in its fourth run, once."""
 
-    measurements: ClassVar = ("score",)
-    title: ClassVar = "Title"
-    arms: ClassVar = ("plain", "coordconv")
+    measurements: ClassVar[tuple[str, ...]] = ("score",)
+    title: ClassVar[str] = "Title"
+    arms: ClassVar[tuple[str, ...]] = ("plain", "coordconv")
 
     name: str = "task"
     size: int = 1

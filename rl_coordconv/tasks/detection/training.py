@@ -68,7 +68,7 @@ class DetectionConfig(Experiment):
         coord_init: Start of the coordinates' weights: concat (as others) or zeros
     """
 
-    measurements: ClassVar = (
+    measurements: ClassVar[tuple[str, ...]] = (
         "proposal_iou",
         "released_iou",
         "iou@0.5",

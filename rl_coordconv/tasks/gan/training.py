@@ -49,7 +49,7 @@ class GanConfig(Experiment):
         paper_generator: Also train the paper's own CoordConv generator, six times slower on a CPU
     """
 
-    measurements: ClassVar = (
+    measurements: ClassVar[tuple[str, ...]] = (
         "well_formed",
         "entropy_ratio",
         "difference_entropy_ratio",
@@ -61,7 +61,7 @@ class GanConfig(Experiment):
         "walk_largest_jump",
         "steps",
     )
-    free: ClassVar = (*Experiment.free, "paper_generator")
+    free: ClassVar[tuple[str, ...]] = (*Experiment.free, "paper_generator")
 
     name: str = "gan"
     image_size: int = 32

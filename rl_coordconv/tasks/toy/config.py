@@ -47,7 +47,7 @@ class ToyConfig(Experiment):
         output: Folder for curves, results and figures
     """
 
-    measurements: ClassVar = (
+    measurements: ClassVar[tuple[str, ...]] = (
         "train_score",
         "test_score",
         "solved",
@@ -56,8 +56,8 @@ class ToyConfig(Experiment):
         "updates",
         "parameters",
     )
-    ratios: ClassVar = ("training_seconds", "updates", "parameters")
-    free: ClassVar = (*Experiment.free, "arch")
+    ratios: ClassVar[tuple[str, ...]] = ("training_seconds", "updates", "parameters")
+    free: ClassVar[tuple[str, ...]] = (*Experiment.free, "arch")
 
     task: str = field(kw_only=False)
     arch: str = "both"
