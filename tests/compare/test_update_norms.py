@@ -1,0 +1,76 @@
+"""How far optimizer steps go: the arms differ as the layer's docstring says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from rl_coordconv.compare.update_norms import UpdateNorms, measure, read_norms
+from rl_coordconv.config import config_from_dict
+from rl_coordconv.layers import CoordConv2d
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "update_norms"
+
+
+def test_norms_are_those_of_a_step_taken_by_hand():
+    torch.manual_seed(0)
+    layer = CoordConv2d(1, 2, 8, 4, coord_scale="window").double()
+    callback = UpdateNorms(every=2, steps=0)
+    callback.layer = layer
+    callback.images = torch.rand(3, 1, 16, 20).double()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    callback.model = type("Model", (), {"policy": type("Policy", (), {"optimizer": optimizer})})()
+    optimizer.register_step_pre_hook(callback._before)
+    optimizer.register_step_post_hook(callback._after)
+    for _ in range(2):
+        before = layer.positional_bias(16, 20).detach().clone()
+        layer(callback.images).square().sum().backward()
+        optimizer.step()
+    [(update, norms)] = callback.norms
+    assert update == 2
+    change = layer.positional_bias(16, 20).detach() - before
+    assert norms["coordinates"] == pytest.approx(float(change.square().mean().sqrt()) / 0.1)
+
+
+def test_a_literal_layer_moves_its_positional_bias_by_far_more_than_a_bias(script, tmp_path):
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text(
+        "games: [Breakout]\nseeds: [1]\ncommon: {algo: ppo, n_envs: 2, total_timesteps: 1000,"
+        " ppo: {n_steps: 32, batch_size: 32, n_epochs: 2}}\n"
+        "arms: {cnn: {extractor: cnn}, literal: {extractor: coordconv, coord_init: concat, coord_scale: 1.0},"
+        " window: {extractor: coordconv}}\n"
+    )
+    assert script("update_norms", tmp_path / "out", "--configs", matrix, "--steps", 256) == 0
+    norms = read_norms(tmp_path / "out")
+    found = {
+        (arm, part): max(n.norm for n in norms if (n.arm, n.part) == (arm, part))
+        for arm, part in {(n.arm, n.part) for n in norms}
+    }
+    assert ("cnn", "coordinates") not in found
+    assert found["literal", "coordinates"] > 5 * found["literal", "bias"]
+    assert found["window", "coordinates"] < 2 * found["window", "bias"]
+    assert (tmp_path / "out" / "update_norms.png").stat().st_size > 10_000
+
+
+def test_the_documentation_s_figure_and_table_are_drawn_from_its_table(script, tmp_path):
+    shutil.copy(RESULTS / "update_norms.csv", tmp_path)
+    assert script("update_norms", tmp_path) == 0
+    table = (tmp_path / "update_norms.md").read_text()
+    assert table == (RESULTS / "update_norms.md").read_text()
+    assert table in (RESULTS.parents[1] / "results.md").read_text()
+
+
+def test_a_folder_without_the_table_is_one_line(script, capsys, tmp_path):
+    assert script("update_norms", tmp_path / "nowhere") == 2
+    assert "update_norms.csv' cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_plain_arm_has_no_coordinates_to_measure():
+    norms = measure(
+        config_from_dict({"game": "Pong", "algo": "a2c", "extractor": "cnn", "n_envs": 2}, "test"), steps=20
+    )
+    assert {norm.part for norm in norms} == {"image", "bias"}
