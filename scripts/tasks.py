@@ -8,7 +8,8 @@ python scripts/tasks.py redraw docs/results/detection.json
 
 On disk afterwards, in the experiment's folder under ``runs/``: ``results.json``, ``figure.png``, and a
 TensorBoard run per arm and seed. Started again with the same options (or more seeds), it does what is not
-done yet. ``redraw`` draws the measurements from a ``results.json`` alone, as ``<its name>.png``.
+done yet. ``redraw`` needs a ``results.json`` alone: beside it, it draws ``<its name>.png`` and fills in the
+table of pages (``*.md``) that have ``<!-- table of <its name>.json -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
