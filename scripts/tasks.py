@@ -22,11 +22,13 @@ from rl_coordconv.errors import choose, exit_on_user_error, script_needs
 with script_needs("tasks"):
     from rl_coordconv.tasks import TASKS, redraw_results, run_task
 
+HELP = ("-h", "--help")
+
 
 @exit_on_user_error
 def main(args: Sequence[str]) -> None:
     """Train all arms and seeds of a task, print a table, write the figure; or draw results again."""
-    if not args or args[0] in ("-h", "--help"):
+    if not args or args[0] in HELP or (args[0] == "redraw" and args[-1] in HELP):
         print(__doc__.strip() + f"\n\nOptions: python scripts/tasks.py {{{','.join(TASKS)}}} --help")
         return
     if args[0] == "redraw":
