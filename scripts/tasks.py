@@ -8,7 +8,8 @@ python scripts/tasks.py redraw docs/results/detection.json
 
 On disk afterwards, in the experiment's folder under ``runs/``: ``results.json``, ``figure.png``, and a
 TensorBoard run per arm and seed. Started again with the same options (or more seeds), it does what is not
-done yet. ``redraw`` draws the measurements from a ``results.json`` alone, as ``<its name>.png``.
+done yet. ``redraw`` needs a ``results.json`` alone: beside it, it draws ``<its name>.png`` and fills in the
+table of pages (``*.md``) that have ``<!-- table of <its name>.json -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from rl_coordconv.errors import choose, exit_on_user_error, script_needs
 with script_needs("tasks"):
     from rl_coordconv.tasks import TASKS, redraw_results, run_task
 
+HELP = ("-h", "--help")
+
 
 @exit_on_user_error
 def main(args: Sequence[str]) -> None:
     """Train all arms and seeds of a task, print a table, write the figure; or draw results again."""
-    if not args or args[0] in ("-h", "--help"):
+    if not args or args[0] in HELP or (args[0] == "redraw" and args[-1] in HELP):
         print(__doc__.strip() + f"\n\nOptions: python scripts/tasks.py {{{','.join(TASKS)}}} --help")
         return
     if args[0] == "redraw":

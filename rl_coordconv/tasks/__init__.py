@@ -48,13 +48,15 @@ def run_task(name: str, args: Sequence[str], prog: str) -> list[Path]:
 
 def redraw_results(files: Sequence[str]) -> None:
     """
-    Draw the measurements in results again, a picture beside each file.
+    Draw results again: a picture beside each file, and its table where a page beside it asks for it.
 
     :param files: Each the ``results.json`` of an experiment, by whatever name
     :raises UserError: There is none, or one is no such file
     """
     if not files:
         raise UserError("redraw needs files: results.json of one experiment or more")
-    figures = importlib.import_module("rl_coordconv.tasks.figures")
+    with needs("tasks"):
+        redraw = importlib.import_module("rl_coordconv.tasks.redraw").redraw
     for file in files:
-        print(f"wrote {figures.redraw(Path(file))}")
+        for written in redraw(Path(file)):
+            print(f"wrote {written}")

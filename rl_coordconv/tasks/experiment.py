@@ -7,7 +7,7 @@ On disk, in the experiment's folder::
     <arm>/seed<k>/events.out.tfevents.* TensorBoard: losses, measurements, sample images
     <arm>/seed<k>/samples.npz           what the figure is drawn from
     <arm>/seed<k>/result.json           the run's measurements; its presence says that the run is finished
-    results.json                        all runs, and means with intervals per arm
+    results.json                        all runs, means with intervals per arm; all that redraw needs
     figure.png                          the figure
 
 Started again with the same options, an experiment goes on with the runs that are not finished. Seeds and arms
@@ -146,8 +146,20 @@ class Experiment(ABC):
             raise UserError(f"folder '{self.folder}' cannot be made: {error}") from None
         with RunFolder(self.folder).lock():
             runs = {arm: {seed: self._run(arm, seed) for seed in self.seeds} for arm in self.arms}
-        results = {**options, **facts, "versions": versions(), "runs": runs, "summary": summarise(runs)}
-        write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
+        results = {
+            **options,
+            **facts,
+            "versions": {**versions(), "threads": torch.get_num_threads()},
+            "measurements": list(self.measurements),
+            "runs": runs,
+            "summary": summarise(runs),
+        }
+        kept = {arm: {seed: self._kept(arm, seed) for seed in self.seeds} for arm in self.arms}
+        if any(arrays for by_seed in kept.values() for arrays in by_seed.values()):
+            results["samples"] = kept
+        text = json.dumps(results, indent=2) + "\n"
+        write_text(self.folder / "results.json", text)
+        results = json.loads(text)  # the figure is drawn from what the file says
         print_table(results, self.title, self.measurements, self.ratios)
         self.draw(results)
         return [self.folder]
@@ -172,10 +184,33 @@ class Experiment(ABC):
         write_text(result, json.dumps(numbers, indent=2) + "\n")
         return numbers
 
+    def kept(self, seed: int) -> tuple[str, ...]:
+        """Return which arrays of a run's samples ``results.json`` keeps: what its figure shows."""
+        return ()
+
+    def _kept(self, arm: str, seed: int) -> dict[str, dict[str, Any]]:
+        keys = self.kept(seed)
+        samples = self.samples(arm, seed) if keys else {}
+        return {key: array_to_json(samples[key]) for key in keys}
+
     def samples(self, arm: str, seed: int) -> dict[str, np.ndarray]:
         """Return the arrays that a finished run kept for the figure."""
         with np.load(self.folder / arm / f"seed{seed}" / "samples.npz", allow_pickle=False) as arrays:
             return dict(arrays)
+
+
+def array_to_json(array: np.ndarray) -> dict[str, Any]:
+    """Return an array as its shape and one line of numbers with three decimals, which a figure needs."""
+    return {"shape": list(array.shape), "values": " ".join(f"{round(value, 3):g}" for value in array.flat)}
+
+
+def array_from_json(entry: dict[str, Any]) -> np.ndarray:
+    """
+    Return the array that :func:`array_to_json` wrote, ``float64``.
+
+    :raises ValueError: The numbers do not fill the shape, or are none
+    """
+    return np.array([float(value) for value in entry["values"].split()]).reshape(entry["shape"])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path
 
 
@@ -39,29 +37,6 @@ def draw_measurements(figure: Any, results: dict[str, Any], measurements: Sequen
         axes.set_xlim(-0.5, len(arms) - 0.3)
         axes.tick_params(axis="y", labelsize=7)
         axes.grid(alpha=0.3, axis="y")
-
-
-def redraw(file: Path) -> Path:
-    """
-    Draw the measurements of a ``results.json`` again, with nothing else at hand, and return the picture.
-
-    :param file: As an experiment writes it; the picture gets its name with ``.png``
-    :raises UserError: It is not there, or not an experiment's results
-    """
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-        first = next(iter(results["summary"].values()))
-        shown = [
-            key for key in first if all(arm[key]["mean"] is not None for arm in results["summary"].values())
-        ]
-        figure = plt.figure(figsize=(1.8 * len(shown), 2.8), layout="constrained")
-        draw_measurements(figure, results, shown)
-    except OSError as error:
-        raise UserError(f"'{file}' cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
-        raise UserError(f"'{file}' is not the results.json of an experiment") from None
-    save(figure, file.parent, f"{file.stem}.png")
-    return file.with_suffix(".png")
 
 
 def save(figure: Figure, folder: Path, name: str = "figure.png") -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rl_coordconv.compare.statistics import mean_of_runs
 
 Numbers = dict[str, float | None]
+COLUMN_ARMS = 3  # with more of them, a page's table has a row per arm
 
 
 def summarise(runs: dict[str, dict[int, Numbers]]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -83,3 +84,64 @@ def _cell(entry: dict[str, Any], mean: str, interval: str, sign: str = "") -> st
     # The backslash keeps rich from reading the interval as markup.
     low_high = f"\n\\[{bounds[0]:{sign}.{digits}f}, {bounds[1]:{sign}.{digits}f}]" if bounds else ""
     return f"{entry[mean]:{sign},.{digits}f}{low_high}"
+
+
+def markdown_table(results: dict[str, Any]) -> str:
+    """
+    Return an experiment's table for a page: mean, 95 % interval and range over seeds, and paired gains.
+
+    :param results: Of an experiment
+    :return: Lines of Markdown; a row per measurement that any arm has, or a row per arm of many
+    """
+    summary, runs, data = results["summary"], results["runs"], results.get("data", {})
+    baseline, *others = summary
+    keys = [
+        key
+        for key in results["measurements"]
+        if any(arm[key]["mean"] is not None for arm in summary.values())
+    ]
+    cells = {
+        arm: [_page_cell(entries[key], [run[key] for run in runs[arm].values()]) for key in keys]
+        for arm, entries in summary.items()
+    }
+    names = [key.replace("_", " ") for key in keys]
+    if len(summary) > COLUMN_ARMS:
+        rows = [["arm", "seeds", *names]]
+        rows += [[arm, str(len(runs[arm])), *row] for arm, row in cells.items()]
+    else:
+        columns = [["measure", *names]]
+        columns += [["data", *(_number(data[key]) if key in data else "" for key in keys)]] if data else []
+        columns += [[arm, *column] for arm, column in cells.items()]
+        columns += [
+            [f"{arm} − {baseline}", *(_page_gain(summary[arm][key]) for key in keys)] for arm in others
+        ]
+        rows = [list(row) for row in zip(*columns, strict=True)]
+    head, *body = [f"| {' | '.join(row)} |\n" for row in rows]
+    return "".join([head, "|---" * len(rows[0]) + "|\n", *body])
+
+
+def _page_cell(entry: dict[str, Any], values: Sequence[float]) -> str:
+    text = _with_interval(entry["mean"], entry["interval"])
+    if entry["mean"] is not None and min(values) < max(values):
+        text += f"<br>{_number(min(values))} to {_number(max(values))}"
+    return text
+
+
+def _page_gain(entry: dict[str, Any]) -> str:
+    return _with_interval(entry["gain"], entry["gain_interval"], "+")
+
+
+def _with_interval(mean: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
+    if mean is None:
+        return "–"
+    ends = (
+        f" [{', '.join(_number(end, sign) for end in interval)}]"
+        if interval and interval[0] < interval[1]
+        else ""
+    )
+    return _number(mean, sign) + ends
+
+
+def _number(value: float, sign: str = "") -> str:
+    digits = 0 if abs(value) >= 100 or value == round(value) else 4 if abs(value) < 0.1 else 3
+    return f"{value:{sign},.{digits}f}".replace("-", "−")

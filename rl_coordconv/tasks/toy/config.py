@@ -13,7 +13,8 @@ from torch import nn
 
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
-from rl_coordconv.tasks.toy.figures import draw_toy
+from rl_coordconv.tasks.figures import save
+from rl_coordconv.tasks.toy.figures import SHOWN, toy_figure
 from rl_coordconv.tasks.toy.models import ARCHS, make_model
 from rl_coordconv.tasks.toy.not_so_clevr import SPLITS, NotSoClevr
 from rl_coordconv.tasks.toy.tasks import TASKS, make_task
@@ -52,11 +53,12 @@ class ToyConfig(Experiment):
         "test_score",
         "solved",
         "training_seconds",
+        "training_cpu_seconds",
         "evaluation_seconds",
         "updates",
         "parameters",
     )
-    ratios: ClassVar[tuple[str, ...]] = ("training_seconds", "updates", "parameters")
+    ratios: ClassVar[tuple[str, ...]] = ("training_seconds", "training_cpu_seconds", "updates", "parameters")
     free: ClassVar[tuple[str, ...]] = (*Experiment.free, "arch")
 
     task: str = field(kw_only=False)
@@ -138,8 +140,11 @@ class ToyConfig(Experiment):
         splits = data.split(self.split, run.seed)
         return Training(make_task(self.task, data), model, recipe, splits, run, self.run_seconds).outcome()
 
+    def kept(self, seed: int) -> tuple[str, ...]:
+        return SHOWN if seed == self.seeds[0] else SHOWN[:1]
+
     def draw(self, results: dict[str, Any]) -> None:
-        draw_toy(self, results)
+        save(toy_figure(results), self.folder)
 
     def run(self) -> list[Path]:
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rl_coordconv.tasks.figures import plt, save
+from rl_coordconv.tasks.experiment import array_from_json
+from rl_coordconv.tasks.figures import plt
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
 from rl_coordconv.tasks.toy.tasks import Task, make_task
 
-if TYPE_CHECKING:
-    from rl_coordconv.tasks.toy.config import ToyConfig
-
+# Arrays of a run that the figure shows; of other seeds than the first only the learning curve.
+SHOWN = ("history", "train_errors", "test_errors", "examples", "predictions")
 NAMES = {
     "coordconv": "CoordConv",
     "coordconv-blind": "the same without coordinates",
@@ -26,41 +26,40 @@ NAMES = {
 }
 
 
-def draw_toy(config: ToyConfig, results: dict[str, Any]) -> None:
+def toy_figure(results: dict[str, Any]) -> Figure:
     """
     Draw one task on one split: a row per network, its first seed in the maps, all seeds in the curves.
 
-    :param config: With finished runs
-    :param results: Its ``results.json``
+    :param results: A ``results.json``
     """
-    data = NotSoClevr(config.canvas, config.square)
-    task, seed = make_task(config.task, data), config.seeds[0]
-    runs = {
-        arm: [
-            {key: torch.from_numpy(array) for key, array in config.samples(arm, number).items()}
-            for number in config.seeds
-        ]
-        for arm in config.arms
-    }
+    options = results["options"]
+    data = NotSoClevr(options["canvas"], options["square"])
+    task, seed = make_task(options["task"], data), options["seeds"][0]
+    splits = data.split(options["split"], seed)
+    runs = {arm: [_tensors(kept) for kept in kept.values()] for arm, kept in results["samples"].items()}
     parts = [(name, f"{name}_errors") for name in ("train", "test")]
-    worst = max(float(run[key].max()) for members in runs.values() for run in members for _, key in parts)
+    worst = max(float(members[0][key].max()) for members in runs.values() for _, key in parts)
     figure = plt.figure(figsize=(16, 3.6 * len(runs) + 0.6), layout="constrained")
     grid = figure.add_gridspec(len(runs), 6, width_ratios=(1.2, 1.2, 1.8, 0.8, 0.8, 0.8))
     for row, (arm, members) in enumerate(runs.items()):
         first = members[0]
         maps = [figure.add_subplot(grid[row, column]) for column in range(2)]
-        for axes, (name, key), centres in zip(maps, parts, data.split(config.split, seed), strict=True):
+        for axes, (name, key), centres in zip(maps, parts, splits, strict=True):
             plot_errors(figure, axes, centres, first[key], max(worst, 1e-3), task, colorbar=name == "test")
             axes.set_title(f"{name}, seed {seed}")
-        parameters = results["runs"][arm][seed]["parameters"]
+        parameters = results["runs"][arm][str(seed)]["parameters"]
         maps[0].set_ylabel(f"{NAMES[arm]}\n{parameters:,} parameters", fontsize=11)
         plot_learning(figure.add_subplot(grid[row, 2]), [run["history"] for run in members], task)
         for column in range(3):
             axes = figure.add_subplot(grid[row, 3 + column])
-            plot_example(axes, task, first["examples"][column], first["predictions"][column])
-    title = f"{config.task}, {config.split} split, {config.canvas} x {config.canvas} pixels"
+            plot_example(axes, task, first["examples"][column].long(), first["predictions"][column])
+    title = f"{task.name}, {options['split']} split, {data.canvas} x {data.canvas} pixels"
     figure.suptitle(f"{title} (right: the truth above, the prediction below, on test samples)")
-    save(figure, config.folder)
+    return figure
+
+
+def _tensors(kept: dict[str, Any]) -> dict[str, Tensor]:
+    return {key: torch.from_numpy(array_from_json(entry)).float() for key, entry in kept.items()}
 
 
 def plot_errors(

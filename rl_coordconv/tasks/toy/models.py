@@ -75,6 +75,8 @@ class Renderer(nn.Module):
     """
     A classifier, its softmax as a soft one-hot map, then five 3 x 3 convolutions 8-8-16-16-1 that paint.
 
+    The painter starts with He's weights: from PyTorch's a single bright pixel hardly shows after five layers.
+
     :param classifier: ``(batch, 2)`` to a logit for every pixel
     :param canvas: Side of the canvas in pixels
     """
@@ -87,6 +89,7 @@ class Renderer(nn.Module):
         for a, b in itertools.pairwise(channels):
             blocks += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
         self.painter = nn.Sequential(*blocks[:-1])
+        self.painter.apply(_he_weights)
 
     def forward(self, xy: Tensor) -> Tensor:
         """
@@ -97,6 +100,13 @@ class Renderer(nn.Module):
         """
         one_hot = self.classifier(xy).softmax(dim=1).unflatten(1, (1, self.canvas, self.canvas))
         return self.painter(one_hot).flatten(1)
+
+
+def _he_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
 
 
 class MaxPoolRegressor(nn.Module):

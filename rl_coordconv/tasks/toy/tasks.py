@@ -25,8 +25,12 @@ from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
 # pixels: 1 x 1 convolutions need no other pixel, and on 64 x 64 it is 27 times less work than all of them.
 NEIGHBOURHOOD = 2
 RANDOM_PIXELS = 128
-# Pixels around a square that its painter is taught on: all that it can reach, and some empty ones.
-MARGIN = 8
+# The painter sees the same patch around every centre, so a few samples of a batch teach it, on a crop with
+# all pixels that the patch reaches and that a crop's rim does not.
+PAINTED = 8
+MARGIN = 6
+# Least height of a one-hot map for it: of a softmax that is not sharp yet it paints the square as well.
+LEAST_PEAK = 0.3
 
 
 class Task(ABC):
@@ -105,12 +109,16 @@ class Rendering(Task):
         # In every arm each half learns its own job, at once: the classifier to find the pixel, the painter to
         # paint around a true one-hot map. Scored is the whole: the painter on the classifier's softmax.
         assert isinstance(model, Renderer)
+        return pixel_loss(model.classifier, self.data, centres) + self._paint_loss(model, centres[:PAINTED])
+
+    def _paint_loss(self, model: Renderer, centres: Tensor) -> Tensor:
         side = min(self.data.canvas, self.data.square + 2 * MARGIN)
         corner = (centres - side // 2).clamp(0, self.data.canvas - side)
         crops, inside = NotSoClevr(side, self.data.square), centres - corner
-        painted = model.painter(crops.one_hot(inside))
-        paint_loss = F.binary_cross_entropy_with_logits(painted, crops.squares(inside))
-        return pixel_loss(model.classifier, self.data, centres) + paint_loss
+        peaks = torch.empty(len(centres), 1, 1, 1, device=centres.device).uniform_(LEAST_PEAK, 1)
+        return F.binary_cross_entropy_with_logits(
+            model.painter(peaks * crops.one_hot(inside)), crops.squares(inside)
+        )
 
     def predict(self, model: nn.Module, centres: Tensor) -> Tensor:
         logits = model(self.data.to_unit(centres))

@@ -43,7 +43,7 @@ class Recipe:
 RECIPES = {
     ("classification", "pixelwise"): Recipe(0.01, 64, 3000, 100, 0.5),
     ("classification", "convolutions"): Recipe(0.05, 32, 30_000, 250),
-    ("rendering", "pixelwise"): Recipe(0.01, 32, 2000, 250, 0.5),
+    ("rendering", "pixelwise"): Recipe(0.01, 32, 1000, 100, 0.5),
     ("rendering", "convolutions"): Recipe(0.05, 32, 30_000, 250),
     ("regression", "pixelwise"): Recipe(0.006, 16, 600, 50, 1e-5),
     ("regression", "convolutions"): Recipe(0.002, 32, 20_000, 250),
@@ -83,6 +83,7 @@ class Evaluation:
 
     :param update: Updates so far
     :param seconds: Of training, evaluations not included
+    :param cpu_seconds: The same of processor time, of all threads, which other processes do not lengthen
     :param train_score: Mean score of training samples
     :param test_score: Mean score of test samples
     :param train_errors: Error of each training sample
@@ -91,6 +92,7 @@ class Evaluation:
 
     update: int
     seconds: float
+    cpu_seconds: float
     train_score: float
     test_score: float
     train_errors: Tensor = field(repr=False)
@@ -132,7 +134,7 @@ class Training:
             for part in (self.train, self.test)
         ]
         self.history: list[Evaluation] = []
-        self.evaluating = 0.0
+        self.evaluating = self.evaluating_cpu = 0.0
         self.waiting = self.train[:0]
 
     @property
@@ -140,9 +142,14 @@ class Training:
         """Since training began, evaluations included."""
         return time.perf_counter() - self.start
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time since training began, of all threads, evaluations included."""
+        return time.process_time() - self.start_cpu
+
     def outcome(self) -> Outcome:
         """Train until solved or out of updates or seconds; return the scores of all samples at the end."""
-        self.start = time.perf_counter()
+        self.start, self.start_cpu = time.perf_counter(), time.process_time()
         update, since, over, losses = 0, 0, False, torch.zeros((), device=self.train.device)
         while not over:
             loss = self._update(self._next_batch())
@@ -162,6 +169,7 @@ class Training:
             "test_score": last.test_score,
             "solved": float(self._solved(last)),
             "training_seconds": round(last.seconds, 3),
+            "training_cpu_seconds": round(last.cpu_seconds, 3),
             "evaluation_seconds": round(self.evaluating, 3),
             "parameters": count_parameters(self.model),
             "updates": last.update,
@@ -200,7 +208,7 @@ class Training:
     def _evaluate(self, update: int, loss: float, spent: bool) -> bool:
         """Score a sample of both splits, and all samples when that reaches the goal; say if these do."""
         self.model.eval()
-        trained = self.seconds - self.evaluating
+        trained = self.seconds - self.evaluating, self.cpu_seconds - self.evaluating_cpu
         newest = None if spent else self._score(update, trained, *self.sample)
         if newest is None or self._solved(newest):
             newest = self._score(update, trained, self.train, self.test)
@@ -212,7 +220,7 @@ class Training:
             ("test/score", newest.test_score),
         ):
             self.run.writer.add_scalar(key, value, update)
-        self.evaluating = self.seconds - trained
+        self.evaluating, self.evaluating_cpu = self.seconds - trained[0], self.cpu_seconds - trained[1]
         everything = len(newest.train_errors) == len(self.train)
         return everything and self._solved(newest)
 
@@ -225,9 +233,9 @@ class Training:
         newest = self.history[-1]
         return f"{self.task.score_name}: train {newest.train_score:.3f}, test {newest.test_score:.3f}"
 
-    def _score(self, update: int, seconds: float, train: Tensor, test: Tensor) -> Evaluation:
+    def _score(self, update: int, trained: tuple[float, float], train: Tensor, test: Tensor) -> Evaluation:
         (train_score, train_errors), (test_score, test_errors) = map(self._score_part, (train, test))
-        return Evaluation(update, seconds, train_score, test_score, train_errors, test_errors)
+        return Evaluation(update, *trained, train_score, test_score, train_errors, test_errors)
 
     def _score_part(self, centres: Tensor) -> tuple[float, Tensor]:
         scores, errors = [], []

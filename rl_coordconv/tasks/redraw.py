@@ -1,0 +1,62 @@
+"""
+Figure and table of an experiment from its ``results.json`` alone.
+
+On disk afterwards, beside ``gan.json``: ``gan.png``, and in every page (``*.md``) of that folder the table
+between ``<!-- table of gan.json -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.files import write_text
+from rl_coordconv.tasks.figures import draw_measurements, plt, save
+from rl_coordconv.tasks.seed_statistics import markdown_table
+from rl_coordconv.tasks.toy.figures import toy_figure
+
+
+def redraw(file: Path) -> list[Path]:
+    """
+    Draw a ``results.json`` again, with nothing else at hand.
+
+    :param file: As an experiment writes it; the picture gets its name with ``.png``
+    :return: The picture, and the pages whose table is another now
+    :raises UserError: It is not there, or not an experiment's results
+    """
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        figure, table = _figure(results), markdown_table(results)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{file}' cannot be read: {getattr(error, 'strerror', 'not text')}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        raise UserError(f"'{file}' is not the results.json of an experiment") from None
+    save(figure, file.parent, f"{file.stem}.png")
+    pages = [page for page in sorted(file.parent.glob("*.md")) if _paste(table, file.name, page)]
+    return [file.with_suffix(".png"), *pages]
+
+
+def _figure(results: dict[str, Any]) -> Any:
+    if "samples" in results:
+        return toy_figure(results)
+    shown = [
+        key
+        for key in results["measurements"]
+        if all(arm[key]["mean"] is not None for arm in results["summary"].values())
+    ]
+    figure = plt.figure(figsize=(1.8 * len(shown), 2.8), layout="constrained")
+    draw_measurements(figure, results, shown)
+    return figure
+
+
+def _paste(table: str, name: str, page: Path) -> bool:
+    """Put the table of a file between its marks on a page; return whether that changed the page."""
+    text = page.read_text(encoding="utf-8")
+    mark = re.escape(f"<!-- table of {name} -->")
+    changed = re.sub(rf"({mark}\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n{m[2]}", text, flags=re.S)
+    if changed != text:
+        write_text(page, changed)
+    return changed != text

@@ -1,0 +1,103 @@
+"""Figures and tables of the docs come from the committed results, by one command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rl_coordconv.errors import UserError
+from rl_coordconv.tasks.experiment import array_from_json, array_to_json
+from rl_coordconv.tasks.redraw import redraw
+from rl_coordconv.tasks.seed_statistics import markdown_table, summarise
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+PAGES = ("toy.md", "gan.md", "detection.md")
+
+
+def test_every_committed_result_draws_its_figure_and_the_table_that_its_page_has(
+    script: Callable[..., int], tmp_path: Path
+) -> None:
+    files = sorted(RESULTS.glob("*.json"))
+    for source in (*files, *(RESULTS / page for page in PAGES)):
+        shutil.copy(source, tmp_path)
+    assert script("tasks", "redraw", *(file.name for file in files)) == 0
+    for file in files:
+        picture = tmp_path / f"{file.stem}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert (RESULTS / picture.name).is_file(), "its picture is committed"
+    text = "".join((RESULTS / page).read_text(encoding="utf-8") for page in PAGES)
+    assert [file.name for file in files if f"<!-- table of {file.name} -->" not in text] == []
+    for page in PAGES:
+        assert (tmp_path / page).read_bytes() == (RESULTS / page).read_bytes(), page
+
+
+def results(**more: Any) -> dict[str, Any]:
+    runs: Any = {
+        "plain": {"1": {"score": 0.25, "none": None}, "2": {"score": 0.5, "none": None}},
+        "coordconv": {"1": {"score": 1.0, "none": None}, "2": {"score": 1.0, "none": None}},
+    }
+    return {"runs": runs, "summary": summarise(runs), "measurements": ["score", "none"], **more}
+
+
+def test_a_table_has_means_ranges_and_paired_gains_and_leaves_out_what_was_not_measured() -> None:
+    assert markdown_table(results()).splitlines() == [
+        "| measure | plain | coordconv | coordconv − plain |",
+        "|---|---|---|---|",
+        "| score | 0.375<br>0.250 to 0.500 | 1 | +0.625 |",
+    ]
+    with_data = markdown_table(results(data={"score": -2000.0})).splitlines()
+    assert with_data[0].startswith("| measure | data | plain")
+    assert with_data[2].startswith("| score | −2,000 | 0.375")
+
+
+def test_many_arms_are_rows() -> None:
+    runs: Any = {f"arm{number}": {"1": {"score": number / 4}} for number in range(4)}
+    table = markdown_table({"runs": runs, "summary": summarise(runs), "measurements": ["score"]})
+    assert table.splitlines() == [
+        "| arm | seeds | score |", "|---|---|---|",
+        "| arm0 | 1 | 0 |", "| arm1 | 1 | 0.250 |", "| arm2 | 1 | 0.500 |", "| arm3 | 1 | 0.750 |",
+    ]  # fmt: skip
+
+
+def test_only_the_table_between_its_marks_changes(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(results()))
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n\n<!-- table of a.json -->\nold\n<!-- end -->\n\n<!-- table of b.json -->\n<!-- end -->\n"
+    )
+    assert redraw(tmp_path / "a.json") == [tmp_path / "a.png", page]
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("before\n\n<!-- table of a.json -->\n\n| measure |")
+    assert text.endswith("|\n\n<!-- end -->\n\n<!-- table of b.json -->\n<!-- end -->\n")
+    assert redraw(tmp_path / "a.json") == [tmp_path / "a.png"]
+
+
+@pytest.mark.parametrize("damage", [{"measurements": ["other"]}, {"samples": {}}, {"samples": {"plain": 1}}])
+def test_damaged_results_are_refused_and_nothing_is_drawn(tmp_path: Path, damage: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(results(**damage)))
+    with pytest.raises(UserError, match=r"is not the results\.json of an experiment"):
+        redraw(tmp_path / "a.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_arrays_in_json_keep_three_decimals() -> None:
+    array = np.array([[0, 0.12345], [-3.0, 4096]])
+    again = array_from_json(json.loads(json.dumps(array_to_json(array))))
+    assert again.tolist() == [[0, 0.123], [-3, 4096]]
+
+
+def test_a_toy_tasks_own_results_draw_the_figure_that_the_run_drew(
+    script: Callable[..., int], tmp_path: Path
+) -> None:
+    small = "--canvas 16 --square 3 --device cpu --updates 2 --arch coordconv --seeds 1 2"
+    assert script("toy", "rendering", *small.split()) == 0
+    folder = tmp_path / "runs/toy/rendering/quadrant"
+    assert script("tasks", "redraw", folder / "results.json") == 0
+    assert (folder / "results.png").read_bytes() == (folder / "figure.png").read_bytes()
