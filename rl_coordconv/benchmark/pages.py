@@ -35,11 +35,12 @@ HEADLINES = {
 
 def machine_name(machine: dict[str, str]) -> str:
     """
-    Return a machine's name as a folder name, e.g. ``amd-epyc-7763-2-cores``.
+    Return a machine's name as a folder name, e.g. ``amd-epyc-bf16-2-cores`` where there are bfloat16 units.
 
     :param machine: From :func:`rl_coordconv.machine.versions`
     """
-    chip = machine.get("gpu") or f"{machine['cpu']} {machine['cores']} cores"
+    bf16 = "bf16" if "bf16" in machine.get("cpu_flags", "") else ""
+    chip = machine.get("gpu") or f"{machine['cpu']} {bf16} {machine['cores']} cores"
     plain = re.sub(r"\((R|TM)\)|\bCPU\b|\b(64-Core )?Processor\b|@.*?GHz", " ", chip, flags=re.IGNORECASE)
     return "-".join(re.findall(r"[a-z0-9.]+", plain.lower()))
 

@@ -49,6 +49,7 @@ def test_every_reference_is_a_peer_and_every_peer_can_be_typed() -> None:
     [
         ({"cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz", "cores": "2"}, "intel-xeon-2-cores"),
         ({"cpu": "AMD EPYC 7763 64-Core Processor", "cores": "4"}, "amd-epyc-7763-4-cores"),
+        ({"cpu": "AMD EPYC", "cpu_flags": "avx2 avx512_bf16", "cores": "2"}, "amd-epyc-bf16-2-cores"),
         ({"cpu": "x", "cores": "16", "gpu": "NVIDIA H100 80GB HBM3"}, "nvidia-h100-80gb-hbm3"),
     ],
 )
