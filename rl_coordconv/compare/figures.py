@@ -93,7 +93,7 @@ def _colours(analysis: Analysis) -> dict[str, str]:
     return {arm: f"C{number % 10}" for number, arm in enumerate(analysis.comparison.arms)}
 
 
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     """Name every line of any panel once, below the figure."""
     handles = {
         label: handle
@@ -133,7 +133,7 @@ def learning_curves(analysis: Analysis, games: Sequence[GameResult], over_time: 
         axes.locator_params(axis="x", nbins=5)  # more labels than that run into each other
         if not over_time:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _legend(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -223,7 +223,7 @@ def iqm_over_steps(analysis: Analysis) -> Figure:
     curves = [ours.curve for ours in analysis.overall.values()]
     _limit(panels[0], [curve[0] for curve in curves], np.concatenate([curve.ravel() for curve in curves]))
     panels[0].set(xlabel="% of the steps", ylabel="human-normalised IQM")
-    _legend(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -248,7 +248,7 @@ def profile(analysis: Analysis) -> Figure:
     ticks = round_scores(taus[0], taus[-1])
     panels[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panels[0].set_xlim(taus[0], taus[-1])
-    _legend(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -289,5 +289,5 @@ def coordinate_use(analysis: Analysis, page: Sequence[GameResult]) -> Figure:
         axes.set(xlabel=STEPS, ylabel="share of weight norm")
         axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _legend(figure, panels)
+    legend_below(figure, panels)
     return figure

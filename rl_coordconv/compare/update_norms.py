@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor, nn
 
 from rl_coordconv.algorithms import build
-from rl_coordconv.compare.figures import DPI
+from rl_coordconv.compare.figures import DPI, legend_below
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path, write_text
@@ -96,12 +96,12 @@ class UpdateNorms(BaseCallback):
             self.before = self._parts()
 
     def _after(self, *_: Any) -> None:
-        if self.updates % self.every:
+        policy: Any = self.model.policy
+        rate = policy.optimizer.param_groups[0]["lr"]
+        if self.updates % self.every or not rate:  # a schedule ends at 0
             return
         weight, *others = (after - before for after, before in zip(self._parts(), self.before, strict=True))
         assert self.images is not None
-        policy: Any = self.model.policy
-        rate = policy.optimizer.param_groups[0]["lr"]
         with torch.no_grad():
             changes = [nn.functional.conv2d(self.images, weight, stride=self.layer.stride), *others]
         norms = {
@@ -120,6 +120,7 @@ def measure(config: RunConfig, steps: int, points: int = 60) -> list[Norm]:
     :param config: The arm's run; its extractor begins with a convolution that sees the image
     :param steps: Steps to train; the learning rate is that of a run of ``config.total_timesteps``
     :param points: About how many optimizer steps are measured
+    :raises UserError: The steps are too few for an optimizer step
     """
     config = dataclasses.replace(config, device="cpu", precision="fp32", compile=False)
     values = config.hyperparameters
@@ -129,6 +130,10 @@ def measure(config: RunConfig, steps: int, points: int = 60) -> list[Norm]:
     with training_env(config) as env:
         model = build(config, env)
         model.learn(config.total_timesteps, callback=callback)
+    if not callback.norms:
+        raise UserError(
+            f"steps is {steps}: {config.arm} took no optimizer step; a rollout is {rollout} steps"
+        )
     return [
         Norm(config.algo, str(config.arm), update, part, norm)
         for update, norms in callback.norms
@@ -156,6 +161,8 @@ def read_norms(folder: Path) -> list[Norm]:
     file = folder / "update_norms.csv"
     try:
         rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+        if not rows:
+            raise ValueError("it has no rows")
         return [Norm(r["algo"], r["arm"], int(r["update"]), r["part"], float(r["norm"])) for r in rows]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"'{file}' cannot be read: {error}") from None
@@ -195,7 +202,5 @@ def _figure(norms: Sequence[Norm]) -> Figure:
                 points = [(n.update, n.norm) for n in norms if (n.algo, n.arm, n.part) == (algo, arm, part)]
                 if points:
                     axes.plot(*zip(*points, strict=True), label=part, color=f"C{number}")
-    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
-    handles = {label: handle for found in drawn for handle, label in zip(*found, strict=True)}
-    figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=len(PARTS))
+    legend_below(figure, figure.axes)
     return figure

@@ -69,6 +69,22 @@ def test_a_folder_without_the_table_is_one_line(script, capsys, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_table_without_rows_is_one_line(script, capsys, tmp_path):
+    (tmp_path / "update_norms.csv").write_text("algo,arm,update,part,norm\n")
+    assert script("update_norms", tmp_path) == 2
+    assert "it has no rows" in capsys.readouterr().err
+
+
+def test_too_few_steps_are_one_line_and_leave_nothing(script, capsys, tmp_path):
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text(
+        "games: [Pong]\nseeds: [1]\ncommon: {algo: a2c, n_envs: 2}\narms: {cnn: {extractor: cnn}}\n"
+    )
+    assert script("update_norms", tmp_path / "out", "--configs", matrix, "--steps", 2) == 2
+    assert "steps is 2: cnn took no optimizer step" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_plain_arm_has_no_coordinates_to_measure():
     norms = measure(
         config_from_dict({"game": "Pong", "algo": "a2c", "extractor": "cnn", "n_envs": 2}, "test"), steps=20
