@@ -87,8 +87,8 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         :return: ``(batch, out_channels, out_height, out_width)`` or without the batch
         """
         out = self._conv_forward(input, self.weight, self.bias)
-        key = (input.shape[-2:], self.stride, self.padding, self.dilation, self.coord_scale)
-        return self._cached.add(out, self.coord_weight, key, self._term)
+        options = (input.shape[-2:], self.stride, self.padding, self.dilation, self.coord_scale)
+        return self._cached.add(out, self.coord_weight, options, self._factors, self._multiply)
 
     def positional_bias(self, height: int, width: int) -> Tensor:
         """
@@ -98,49 +98,53 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         :param width: Of the input
         :return: ``(out_channels, out_height, out_width)``
         """
-        options: Any = {"device": "meta", "dtype": self.coord_weight.dtype}
-        image = torch.empty(self.in_channels, height, width, **options)
-        return self._term(self._conv_forward(image, self.weight.to("meta"), None), image.shape[-2:])
+        like: Any = {"device": "meta", "dtype": self.coord_weight.dtype}
+        image = torch.empty(self.in_channels, height, width, **like)
+        out = self._conv_forward(image, self.weight.to("meta"), None)
+        return self._multiply(out, self._factors(out, image.shape[-2:]))
 
-    def _term(self, out: Tensor, size: torch.Size, *options: Any) -> Tensor:
+    def _multiply(self, out: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
         """
-        Return the positional term.
+        Return the positional term as :meth:`~.positional.PositionalTerm.add` takes it.
+
+        Matrix products, as a convolution of two channels would cost several times as much; weights as they
+        lie in memory and the term in the output's order, so that neither they nor gradients are copied.
 
         :param out: What it is to be added to
-        :param size: Height and width of the input
-        :param options: What else it depends on
-        :return: ``(out_channels, out_height, out_width)``
+        :param factors: Of :meth:`_factors`
         """
         coords = self.coord_weight
         taps_last = is_channels_last(coords)
-        key = (size, taps_last, coords.dtype, coords.device, options)
-        mix, maps = self._cached.constant(key, lambda: self._factors(size, out.shape[-2:], taps_last))
-        weight = (coords.permute(0, 2, 3, 1) if taps_last else coords).flatten(1)  # as it lies in memory
-        if mix is not None:
-            weight = weight @ mix
-        # Matrix products, as a convolution of two channels would cost several times as much; in the output's
-        # order, so that neither it nor its gradient is copied.
         if is_channels_last(out):
-            term = (maps.T @ weight.T).view(*out.shape[2:], -1).permute(2, 0, 1)
+            term = (coords.permute(2, 3, 1, 0) if taps_last else coords.permute(1, 2, 3, 0)).flatten(0, 2)
+            for factor in factors:
+                term = factor @ term
+            term = term.view(*out.shape[2:], -1)
         else:
-            term = (weight @ maps).view(out.shape[-3:])
+            term = (coords.permute(0, 2, 3, 1) if taps_last else coords).flatten(1)
+            for factor in factors:
+                term = term @ factor
+            term = term.view(out.shape[-3:])
         return term if term.dtype == out.dtype else term.to(out.dtype)
 
-    def _factors(
-        self, size: torch.Size, out_size: torch.Size, taps_last: bool
-    ) -> tuple[Tensor | None, Tensor]:
+    def _factors(self, out: Tensor, size: torch.Size, *options: Any) -> tuple[Tensor, ...]:
         """
-        Return two factors of the scaled coordinates under every window; without the first, it is the second.
+        Return what the weight is multiplied by, one after the other: scaled coordinates under every window.
 
-        :return: ``(taps, 3)`` and ``(3, out_height * out_width)``, or nothing and the patches
+        :param out: What the term is to be added to
+        :param size: Height and width of the input
+        :param options: What else they depend on
+        :return: ``(taps, 3)`` and ``(3, out_height * out_width)`` where their product is the patches, else
+            the patches; transposed where ``out`` is ``channels_last``
         """
-        patches = self._patches(size, taps_last)
+        patches = self._patches(size)
         is_affine = not self.with_r and not any(_pads(self.padding)) and len(patches) > 3
-        return affine_factors(patches, *out_size) if is_affine else (None, patches)
+        factors = affine_factors(patches, *out.shape[-2:]) if is_affine else (patches,)
+        return tuple(factor.T.contiguous() for factor in factors) if is_channels_last(out) else factors
 
-    def _patches(self, size: torch.Size, taps_last: bool) -> Tensor:
+    def _patches(self, size: torch.Size) -> Tensor:
         """
-        Return the scaled coordinates under every window, in the order of the weights.
+        Return the scaled coordinates under every window, in the order of the weights in memory.
 
         :return: ``(coordinate channels * kernel height * kernel width, out_height * out_width)``
         """
@@ -152,7 +156,7 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
             repeated = channels.repeat(self.groups, 1, 1)[None]
             picked = self._conv_forward(repeated, pick.repeat(self.groups, 1, 1, 1), None)[0, :taps]
         patches = picked.flatten(1) * self.coord_scale
-        if taps_last:
+        if is_channels_last(coords):
             patches = patches.unflatten(0, coords.shape[1:]).permute(1, 2, 0, 3).flatten(0, 2)
         return patches
 

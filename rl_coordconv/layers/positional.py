@@ -27,9 +27,9 @@ class PositionalTerm:
     """
 
     def __init__(self) -> None:
-        self.constants: tuple[Any, Any] = (None, None)
         self.key: Any = None
-        self.weight: Tensor = torch.empty(0)
+        self.constants: Any = None
+        self.weight: Tensor | None = None
         self.term: Tensor = torch.empty(0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PositionalTerm:
@@ -38,22 +38,14 @@ class PositionalTerm:
     def __reduce__(self) -> tuple[type[PositionalTerm], tuple[()]]:
         return PositionalTerm, ()
 
-    def constant(self, key: Any, make: Callable[[], Any]) -> Any:
-        """
-        Return what the term is made of besides the weight, made once per key.
-
-        :param key: All that it depends on
-        :param make: Makes it
-        """
-        if is_traced():
-            return make()
-        if self.constants[0] != key:
-            # A tensor made in inference mode could not be used for training later.
-            with torch.inference_mode(False), torch.no_grad():
-                self.constants = (key, make())
-        return self.constants[1]
-
-    def add(self, out: Tensor, weight: Tensor, key: Any, compute: Callable[..., Tensor]) -> Tensor:
+    def add(
+        self,
+        out: Tensor,
+        weight: Tensor,
+        options: tuple[Any, ...],
+        make: Callable[..., Any],
+        multiply: Callable[[Tensor, Any], Tensor],
+    ) -> Tensor:
         """
         Return a batch plus the term, computed only where it has to be.
 
@@ -61,22 +53,40 @@ class PositionalTerm:
 
         :param out: A convolution's output; it is changed in place, which its backward pass does not mind
         :param weight: The coordinate part of the weight
-        :param key: Everything that the term depends on but the weight and what ``out`` says
-        :param compute: Makes the term, ``(out_channels, out_height, out_width)``, of ``out`` and the key
+        :param options: Everything that the term depends on but the weight and what ``out`` says
+        :param make: Makes of ``out`` and the options what the weight is multiplied by; kept as long as they
+            stay the same
+        :param multiply: Makes the term of ``out`` and that, ``(out_channels, out_height, out_width)``, or
+            ``(out_height, out_width, out_channels)`` where ``out`` is ``channels_last``
         """
         kind = out.device.type
         if torch.is_autocast_enabled(kind):  # the term is as exact as the weights are
             with torch.autocast(kind, enabled=False):
-                return self.add(out, weight, key, compute)
-        if kind != "cpu" or is_traced():
-            return out.add_(compute(out, *key))
-        if weight.requires_grad and torch.is_grad_enabled():
-            return add_differentiated(out, compute(out, *key))
-        found = (key, out.dtype, out.stride()[-3:], weight.dtype)
-        if found != self.key or not torch.equal(weight, self.weight):
+                return self.add(out, weight, options, make, multiply)
+        pixels_last = is_channels_last(out)
+        if is_traced():
+            return _add(out, multiply(out, make(out, *options)), pixels_last)
+        key = (options, pixels_last, is_channels_last(weight), out.dtype, weight.dtype, weight.device)
+        if key != self.key:
+            # A tensor made in inference mode could not be used for training later.
             with torch.inference_mode(False), torch.no_grad():
-                self.key, self.weight, self.term = found, weight.detach().clone(), compute(out, *key)
-        return out.add_(self.term)
+                self.key, self.constants, self.weight = key, make(out, *options), None
+        if kind != "cpu" or (weight.requires_grad and torch.is_grad_enabled()):
+            return _add(out, multiply(out, self.constants), pixels_last)
+        if self.weight is None or not torch.equal(weight, self.weight):
+            with torch.inference_mode(False), torch.no_grad():
+                self.weight, self.term = weight.detach().clone(), multiply(out, self.constants)
+        return _add(out, self.term, pixels_last)
+
+
+def _add(out: Tensor, term: Tensor, pixels_last: bool) -> Tensor:
+    """
+    Add a term to a batch, in place.
+
+    To a ``channels_last`` batch it is added pixel by pixel, as it lies in memory: the backward pass would
+    otherwise sum the gradient over the batch 50 times as slowly.
+    """
+    return out.add_(term.expand(len(out), *term.shape).permute(0, 3, 1, 2) if pixels_last else term)
 
 
 def affine_factors(patches: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -96,17 +106,3 @@ def affine_factors(patches: Tensor, height: int, width: int) -> tuple[Tensor, Te
 def is_channels_last(images: Tensor) -> bool:
     """Whether images lie in memory pixel by pixel."""
     return images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
-
-
-def add_differentiated(out: Tensor, term: Tensor) -> Tensor:
-    """
-    Return a batch plus the positional term.
-
-    To a ``channels_last`` batch it is added as a matrix product of ones and the term, as the backward pass of
-    a plain addition sums such a gradient over the batch 50 times as slowly.
-    """
-    if not is_channels_last(out):
-        return out.add_(term)
-    pixels = out.permute(0, 2, 3, 1)
-    added = torch.addmm(pixels.flatten(1), out.new_ones(len(out), 1), term.permute(1, 2, 0).reshape(1, -1))
-    return added.view(pixels.shape).permute(0, 3, 1, 2)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from rl_coordconv.layers.base import CoordConvLayer
 from rl_coordconv.layers.coords import coordinate_map
+from rl_coordconv.layers.positional import is_channels_last
 
 
 class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
@@ -56,8 +57,13 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
         output_padding = self._output_padding(input, output_size, *sizes)
         size, padding = input.shape[-2:], tuple(output_padding)
         out = self._transposed(input, self.weight, self.bias, padding)
-        key = (size, padding, self.stride, self.padding, self.dilation, self.coord_scale)
-        return self._cached.add(out, self.coord_weight, key, self._term)
+        options = (size, padding, self.stride, self.padding, self.dilation, self.coord_scale)
+
+        def multiply(out: Tensor, channels: Tensor) -> Tensor:
+            term = self._transposed(channels, self.coord_weight, None, padding).to(out.dtype)
+            return term.permute(1, 2, 0) if is_channels_last(out) else term
+
+        return self._cached.add(out, self.coord_weight, options, self._channels, multiply)
 
     def positional_bias(self, height: int, width: int) -> Tensor:
         """
@@ -67,19 +73,19 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
         :param width: Of the input
         :return: ``(out_channels, out_height, out_width)``
         """
-        return self._term(self.coord_weight, torch.Size((height, width)), self.output_padding)
+        channels = self._channels(self.coord_weight, torch.Size((height, width)))
+        return self._transposed(channels, self.coord_weight, None, self.output_padding)
 
-    def _term(self, out: Tensor, size: torch.Size, output_padding: tuple[int, ...], *options: Any) -> Tensor:
-        """Return the positional term ``(out_channels, out_height, out_width)``."""
+    def _channels(self, out: Tensor, size: torch.Size, *options: Any) -> Tensor:
+        """
+        Return the scaled coordinates that each group sees.
+
+        :param size: Height and width of the input
+        :return: ``(groups * (2 or 3), height, width)``
+        """
         coords = self.coord_weight
-
-        def make() -> Tensor:
-            channels = coordinate_map(size[0], size[1], self.with_r, coords.device, coords.dtype)
-            return channels.repeat(self.groups, 1, 1) * self.coord_scale
-
-        key = (size, coords.dtype, coords.device, self.coord_scale)
-        channels = self._cached.constant(key, make)
-        return self._transposed(channels, coords, None, output_padding).to(out.dtype)
+        channels = coordinate_map(size[0], size[1], self.with_r, coords.device, coords.dtype)
+        return channels.repeat(self.groups, 1, 1) * self.coord_scale
 
     def _transposed(
         self, images: Tensor, weight: Tensor, bias: Tensor | None, output_padding: tuple[int, ...]
