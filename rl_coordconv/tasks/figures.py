@@ -14,12 +14,22 @@ from matplotlib.figure import Figure
 
 from rl_coordconv.files import atomic_path
 
+PER_ROW = 5
+
+
+def measurements_height(measurements: Sequence[str]) -> float:
+    """Return the inches that :func:`draw_measurements` needs."""
+    return 2.8 * -(-len(measurements) // PER_ROW)
+
 
 def draw_measurements(figure: Any, results: dict[str, Any], measurements: Sequence[str]) -> None:
     """Draw a panel per measurement: a dot per seed, the mean and its 95 % interval; the data's own dashed."""
     arms = list(results["runs"])
-    panels = figure.subplots(1, len(measurements), squeeze=False)[0]
-    for axes, key in zip(panels, measurements, strict=True):
+    columns = min(PER_ROW, len(measurements))
+    panels = figure.subplots(-(-len(measurements) // columns), columns, squeeze=False).flat
+    for axes in panels[len(measurements) :]:
+        axes.remove()
+    for axes, key in zip(panels, measurements, strict=False):
         for number, arm in enumerate(arms):
             values = [run[key] for run in results["runs"][arm].values() if run[key] is not None]
             axes.plot([number] * len(values), values, ".", color=f"C{number}", alpha=0.5)
