@@ -78,6 +78,8 @@ def add_coordinates(
         "features_extractor_class": policy.features_extractor_class,
         "features_extractor_kwargs": policy.features_extractor_kwargs,
     }
+    if hasattr(model, "forget_graphs"):  # this package's PPO and A2C
+        model.forget_graphs()
     return model
 
 

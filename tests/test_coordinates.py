@@ -12,6 +12,7 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
+from rl_coordconv import PPO as FastPPO
 from rl_coordconv import CoordConv2d, UserError, add_coordinates, policy_kwargs
 from rl_coordconv.coordinates import coord_weight_ratios, split_optimizer_state
 
@@ -103,3 +104,12 @@ def test_optimizer_state_of_a_literal_weight_splits(kind: Any) -> None:
         step(ours, new, images)
     torch.testing.assert_close(ours[0].concat_weight(), literal[0].weight, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(ours[1].weight, literal[1].weight, rtol=1e-9, atol=1e-9)
+
+
+def test_graphs_recorded_with_the_old_parameters_are_forgotten() -> None:
+    model = FastPPO("CnnPolicy", make_env(), n_steps=32, buffer="device")
+    for captured in (model.captured_act, model.captured_minibatch):
+        captured.recordings["shapes"] = object()
+    add_coordinates(model)
+    assert not model.captured_act.recordings
+    assert not model.captured_minibatch.recordings

@@ -157,6 +157,11 @@ class FastOnPolicyAlgorithm(FastRollout):
         torch.clear_autocast_cache()  # if this is called during a rollout
         if self.network is not None and self.device.type == "cuda":
             make_capturable(self.policy.optimizer)
+            self.forget_graphs()
+
+    def forget_graphs(self) -> None:
+        """Record CUDA graphs anew when they are next wanted, as the policy has other parameters now."""
+        if self.network is not None:
             self.captured_minibatch.forget()
             self.captured_act.forget()
 

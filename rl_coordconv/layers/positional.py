@@ -54,8 +54,8 @@ class PositionalTerm:
         :param out: A convolution's output; it is changed in place, which its backward pass does not mind
         :param weight: The coordinate part of the weight
         :param options: Everything that the term depends on but the weight and what ``out`` says
-        :param make: Makes of ``out`` and the options what the weight is multiplied by; kept as long as they
-            stay the same
+        :param make: Makes of ``out`` and the options what the weight is multiplied by; kept, at the same
+            address for CUDA graphs, as long as sizes, options and memory formats stay the same
         :param multiply: Makes the term of ``out`` and that, ``(out_channels, out_height, out_width)``, or
             ``(out_height, out_width, out_channels)`` where ``out`` is ``channels_last``
         """
@@ -66,14 +66,14 @@ class PositionalTerm:
         pixels_last = is_channels_last(out)
         if is_traced():
             return _add(out, multiply(out, make(out, *options)), pixels_last)
-        key = (options, pixels_last, is_channels_last(weight), out.dtype, weight.dtype, weight.device)
+        key = (options, pixels_last, is_channels_last(weight), weight.dtype, weight.device)
         if key != self.key:
             # A tensor made in inference mode could not be used for training later.
             with torch.inference_mode(False), torch.no_grad():
                 self.key, self.constants, self.weight = key, make(out, *options), None
         if kind != "cpu" or (weight.requires_grad and torch.is_grad_enabled()):
             return _add(out, multiply(out, self.constants), pixels_last)
-        if self.weight is None or not torch.equal(weight, self.weight):
+        if self.weight is None or self.term.dtype != out.dtype or not torch.equal(weight, self.weight):
             with torch.inference_mode(False), torch.no_grad():
                 self.weight, self.term = weight.detach().clone(), multiply(out, self.constants)
         return _add(out, self.term, pixels_last)
@@ -86,7 +86,7 @@ def _add(out: Tensor, term: Tensor, pixels_last: bool) -> Tensor:
     To a ``channels_last`` batch it is added pixel by pixel, as it lies in memory: the backward pass would
     otherwise sum the gradient over the batch 50 times as slowly.
     """
-    return out.add_(term.expand(len(out), *term.shape).permute(0, 3, 1, 2) if pixels_last else term)
+    return out.add_(term.expand(out.shape[0], *term.shape).permute(0, 3, 1, 2) if pixels_last else term)
 
 
 def affine_factors(patches: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -104,5 +104,8 @@ def affine_factors(patches: Tensor, height: int, width: int) -> tuple[Tensor, Te
 
 
 def is_channels_last(images: Tensor) -> bool:
-    """Whether images lie in memory pixel by pixel."""
-    return images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    """Whether images lie in memory pixel by pixel; ``torch.vmap`` does not say, and gets False."""
+    try:
+        return images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    except RuntimeError:
+        return False

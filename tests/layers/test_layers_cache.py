@@ -112,3 +112,14 @@ def test_term_follows_the_type_of_the_weights():
         out = layer(images.to(torch.bfloat16))
         expected = torch.conv2d(AddCoords()(images), layer.concat_weight().float(), layer.bias.float())
     torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0.05)
+
+
+def test_what_weights_are_multiplied_by_stays_where_it_is_when_precision_changes():
+    # A CUDA graph goes on reading it while evaluations compute in float32.
+    layer, images = CoordConv2d(2, 4, 3), torch.rand(2, 2, 8, 8)
+    places = set()
+    for bf16 in (True, False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            assert layer(images).dtype == (torch.bfloat16 if bf16 else torch.float32)
+        places.add(tuple(factor.data_ptr() for factor in layer._cached.constants))
+    assert len(places) == 1

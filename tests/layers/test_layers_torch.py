@@ -112,3 +112,23 @@ def test_gradients_in_channels_last(layer_class: type[CoordConv2d] | type[CoordC
         grads.append((out, leaf.grad, *(parameter.grad.clone() for parameter in layer.parameters())))
     for plain, last in zip(*grads, strict=True):
         torch.testing.assert_close(plain, last, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_traced_layer_takes_other_batch_sizes(
+    layer_class: type[CoordConv2d] | type[CoordConvTranspose2d],
+) -> None:
+    layer = layer_class(2, 4, 3).to(memory_format=torch.channels_last)
+    traced = torch.jit.trace(layer, torch.rand(2, 2, 8, 9))
+    one = torch.rand(1, 2, 8, 9)
+    torch.testing.assert_close(traced(one), layer(one))
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+@pytest.mark.parametrize("grad", [True, False])
+def test_vmap(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d], grad: bool) -> None:
+    layer, batches = layer_class(2, 4, 3), torch.rand(3, 2, 2, 8, 9)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(
+            torch.vmap(layer)(batches), torch.stack([layer(batch) for batch in batches])
+        )
