@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
@@ -137,4 +138,6 @@ def gather_list(args: Sequence[str], option: str) -> list[str]:
     values = list(itertools.takewhile(lambda arg: not arg.startswith("--"), args[start:]))
     if len(values) == 1 and values[0].startswith("["):
         return args
-    return [*args[: start - 1], f"{option}=[{','.join(values)}]", *args[start + len(values) :]]
+    # A label may hold a comma or a colon, which would be more than one word to YAML.
+    words = [json.dumps(value, ensure_ascii=False) if "=" in value else value for value in values]
+    return [*args[: start - 1], f"{option}=[{','.join(words)}]", *args[start + len(values) :]]

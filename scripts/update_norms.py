@@ -47,14 +47,31 @@ def main(args: Sequence[str]) -> None:
         return
     if config.steps < 1:
         raise UserError(f"steps is {config.steps}: it must be 1 or more")
-    arms: dict[tuple[str, str | None], RunConfig] = {}
-    for path in config.configs:
-        comparison = load_comparison(path)
-        for job in comparison.jobs:
-            arms.setdefault((comparison.folder.name, job.arm), job)
-    norms = [norm for arm in track(arms.values(), "arms") for norm in measure(arm, config.steps)]
+    arms = track(first_runs(config.configs), "arms")
+    norms = [norm for arm in arms for norm in measure(arm, config.steps)]
     write_norms(config.output, norms)
     print((config.output / "update_norms.md").read_text(encoding="utf-8"), end="")
+
+
+def first_runs(files: Sequence[Path]) -> list[RunConfig]:
+    """
+    Return the first run of every arm of some comparisons.
+
+    :raises UserError: Two of them have an arm of one name and algorithm that is trained in two ways
+    """
+    arms: dict[tuple[str, str], tuple[RunConfig, object]] = {}
+    for file in files:
+        comparison = load_comparison(file)
+        jobs = {str(job.arm): job for job in reversed(comparison.jobs)}
+        for arm in filter(jobs.__contains__, comparison.arms):
+            job = jobs[arm]
+            trained = (job.game, job.seed, comparison.options[arm])
+            if arms.setdefault((job.algo, arm), (job, trained))[1] != trained:
+                raise UserError(
+                    f"'{file}': {job.algo} arm '{arm}' is trained with other options, game or seed than the "
+                    "arm of that name in another comparison: rename one"
+                )
+    return [job for job, _ in arms.values()]
 
 
 if __name__ == "__main__":

@@ -43,6 +43,16 @@ def key_of(run: RunFolder) -> Key:
     return key
 
 
+def key_of_foreign(folder: Path) -> Key:
+    """Return sizes and times of all files of a run that was trained elsewhere."""
+    key = [FORMAT]
+    for file in sorted(folder.rglob("*")):
+        with contextlib.suppress(OSError):
+            found = file.stat()
+            key += [found.st_size, found.st_mtime_ns]
+    return key
+
+
 class Cache:
     """
     The runs that an earlier report read.

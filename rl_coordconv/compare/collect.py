@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rl_coordconv.compare.cache import Cache, Key, key_of
+from rl_coordconv.compare.cache import Cache, Key, key_of, key_of_foreign
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_foreign
 from rl_coordconv.compare.read import read_run
@@ -53,13 +53,15 @@ def collect(comparison: Comparison) -> Collected:
                 reads.append((what, functools.partial(_known, known)))
             else:
                 reads.append((what, functools.partial(read_run, run, name, game, arm, seed)))
-    reads += [
-        (f"{game}/{arm}: {path}", functools.partial(read_foreign, path, name, game, arm, number))
-        for arm, games in comparison.foreign.items()
-        for game, paths in games.items()
-        for number, path in enumerate(paths, start=1)
-        if not (comparison.results and not path.exists())
-    ]
+    recorded = [] if comparison.results is None else read_csv(comparison.results)
+    kept = {run.name for run in recorded}
+    for arm, games in comparison.foreign.items():
+        for game, paths in games.items():
+            for number, path in enumerate(paths, start=1):
+                if path.exists() or f"{game}/{arm}/seed{number}" not in kept:
+                    what = f"{game}/{arm}: {path}"
+                    keys[what] = key_of_foreign(path)
+                    reads.append((what, functools.partial(read_foreign, path, name, game, arm, number)))
     runs, broken = [], []
     for what, read in reads:
         try:
@@ -68,16 +70,16 @@ def collect(comparison: Comparison) -> Collected:
             broken.append(f"{what}: left out, as it cannot be read: {type(error).__name__}: {error}.")
     if comparison.results is not None:
         finished = {run.name for run in runs if run.finished}
-        recorded = [run for run in read_csv(comparison.results) if run.name not in finished]
+        recorded = [run for run in recorded if run.name not in finished]
         replaced = {run.name for run in recorded}
         runs = [run for run in runs if run.name not in replaced] + recorded
-    games, arms = (list(names) for names in (comparison.games, comparison.arms))
-    wanted = [run for run in runs if run.game in games and run.arm in arms]
-    wanted.sort(key=lambda run: (games.index(run.game), arms.index(run.arm), run.seed))
+    order, arms = (list(names) for names in (comparison.games, comparison.arms))
+    wanted = [run for run in runs if run.game in order and run.arm in arms]
+    wanted.sort(key=lambda run: (order.index(run.game), arms.index(run.arm), run.seed))
     there = {run.name for run in wanted}
     missing = [
         name
-        for game in games
+        for game in order
         for arm in arms
         for seed in comparison.seeds
         if arm not in comparison.foreign and (name := f"{game}/{arm}/seed{seed}") not in there

@@ -9,6 +9,7 @@ On disk, in ``runs/<name>/`` and in a folder of recorded scores::
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,4 +149,5 @@ class Comparison:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    return [path.parent for path in folder.glob("*/*/seed*/config.yaml")]
+    found = [path.parent for path in folder.glob("*/*/seed*/config.yaml")]
+    return [path for path in found if re.fullmatch(r"seed[0-9]+", path.name)]

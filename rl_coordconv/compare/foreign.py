@@ -43,6 +43,8 @@ def read_foreign(path: Path, comparison: str, game: str, arm: str, number: int) 
     :param number: Its number within the arm
     :raises UserError: None of these files is there, or one is damaged
     """
+    if not path.exists():
+        raise UserError(f"arm '{arm}': '{path}' is not there")
     if RunFolder(path).config_file.is_file():
         return dataclasses.replace(read_run(RunFolder(path), comparison, game, arm, number), foreign=True)
     scalars, evaluations = read_scalars(path), read_evaluations(path)

@@ -28,7 +28,8 @@ class ArmOnGame:
     :param scores: Raw return by seed
     :param final: Their mean
     :param curve: Mean, lower and upper end of the band on the grid, shape ``(3, points)``
-    :param singles: The curve of every run on the grid, NaN beyond its end, shape ``(runs, points)``
+    :param singles: The curve of every run that left an agent on the grid, NaN before its first game, shape
+        ``(runs, points)``; where none did, random play
     :param foreign: Trained elsewhere
     """
 
@@ -113,8 +114,12 @@ def game_result(
         known = {
             seed: value for seed, value in sorted(scores.items()) if value is not None and np.isfinite(value)
         }
-        if ours and known:
-            singles = np.array([run.at(grid) for run in ours])
+        if known:
+            # Without a run that left an agent, all that is known is the score of random play.
+            level = next(iter(known.values()))
+            singles = (
+                np.array([run.at(grid) for run in ours]) if ours else np.full((len(known), len(grid)), level)
+            )
             final = statistics.mean_of_runs(np.array([*known.values()]))
             arms[arm] = ArmOnGame(known, final, curve_band(singles), singles, arm in comparison.foreign)
     return GameResult(game, grid, arms, score, two_groups([on_game.values for on_game in arms.values()]))

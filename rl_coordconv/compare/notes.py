@@ -19,7 +19,6 @@ FEW_GAMES = 20
 STATES = {
     ("running", "stopped", "unfinished"): "Not finished, reported as far as they are",
     ("failed",): "Failed, reported as far as they are",
-    ("diverged",): "Diverged, counted as random play",
 }
 
 
@@ -31,6 +30,11 @@ def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequenc
     for states, what in STATES.items():
         if found := [_with_reason(run) for run in runs if run.progress.state in states]:
             notes.append(f"{what}: {listed(found)}.")
+    diverged = [run for run in runs if run.progress.state == "diverged"]
+    if found := [_with_reason(run) for run in diverged if run.game in REFERENCE]:
+        notes.append(f"Diverged, counted as random play: {listed(found)}.")
+    if found := [_with_reason(run) for run in diverged if run.game not in REFERENCE]:
+        notes.append(f"Diverged, left out as the score of random play is not known: {listed(found)}.")
     if unknown := [game for game in comparison.games if game not in REFERENCE]:
         notes.append(f"No human reference score, so not in the human-normalised figures: {listed(unknown)}.")
     if len(comparison.seeds) < 3:

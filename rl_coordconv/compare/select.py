@@ -31,10 +31,17 @@ def merged(parts: Sequence[Part]) -> Part:
         comparison, more = relabelled((comparison, more), clash)
         shift = number * SEEDS_APART
         runs = [dataclasses.replace(run, seed=run.seed + shift) for run in more.runs]
-        data = Collected([*data.runs, *runs], [*data.broken, *more.broken], [*data.missing, *more.missing])
+        missing = [_shifted(name, shift) for name in more.missing]
+        data = Collected([*data.runs, *runs], [*data.broken, *more.broken], [*data.missing, *missing])
         seeds = tuple(seed + shift for seed in comparison.seeds)
         whole = whole.joined(dataclasses.replace(comparison, seeds=seeds))
     return whole, data
+
+
+def _shifted(name: str, shift: int) -> str:
+    """Return the name of a run with another seed."""
+    stem, _, seed = name.rpartition("/seed")
+    return f"{stem}/seed{int(seed) + shift}"
 
 
 def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
@@ -69,7 +76,11 @@ def relabelled(part: Part, names: Mapping[str, str]) -> Part:
         foreign={new(arm): games for arm, games in comparison.foreign.items()},
     )
     runs = [dataclasses.replace(run, arm=new(run.arm)) for run in data.runs]
-    return comparison, dataclasses.replace(data, runs=runs)
+    missing = []
+    for name in data.missing:
+        game, arm, seed = name.split("/")
+        missing.append(f"{game}/{new(arm)}/{seed}")
+    return comparison, dataclasses.replace(data, runs=runs, missing=missing)
 
 
 def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None) -> Part:

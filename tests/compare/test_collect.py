@@ -141,6 +141,20 @@ def test_a_second_report_reads_only_what_has_changed(written, write_run, monkeyp
     assert [run.eval_score for run in collect(comparison).runs] == [50.0, 3.0, 2.0, 3.0]
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_a_second_report_sees_what_changed_of_an_arm_trained_elsewhere(written, tmp_path):
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    header = '#{"t_start": 0, "env_id": "Pong"}\nr,l,t\n'
+    (zoo / "0.monitor.csv").write_text(header + "1,800,1.0\n" * 20)
+    arms = f"{{cnn: {{extractor: cnn}}, zoo: {{folders: {{Pong: {zoo}}}}}}}"
+    comparison = written(lambda config: 1.0, text=f"arms: {arms}", games="[Pong]", seeds="[1]")
+    first = write_report(comparison).read_bytes()
+    assert write_report(comparison).read_bytes() == first
+    (zoo / "0.monitor.csv").write_text(header + "99,800,1.0\n" * 20)
+    assert write_report(comparison).read_bytes() != first
+
+
 def test_use_of_coordinates_is_read_from_its_table_or_from_the_events_of_older_runs(written):
     comparison = written(lambda config: 1.0, games="[Pong]", seeds="[1]")
     run = RunFolder(comparison.jobs[1].folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -17,12 +18,13 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from rl_coordconv.compare import figures
 from rl_coordconv.compare.analysis import analyse
-from rl_coordconv.compare.collect import collect
+from rl_coordconv.compare.collect import Collected, collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.human import REFERENCE, human_normalised
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.compare.report import report_text
-from rl_coordconv.compare.select import merged
+from rl_coordconv.compare.rundata import RunData, step_grid
+from rl_coordconv.compare.select import merged, selected
 from rl_coordconv.runs.folder import Progress, RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -267,6 +269,31 @@ def test_a_diverged_run_counts_as_random_play_and_is_not_waited_for(written):
     assert len(breakout.arms["cnn"].singles) == 3
 
 
+def test_an_arm_of_which_all_runs_diverged_counts_as_random_play_too():
+    games = ("Breakout", "Pong", "Unknown")
+    comparison = Comparison(Path("mine"), games, ("cnn", "coordconv"), (1, 2, 3, 4), "cnn")
+    grid = step_grid(1000)
+    runs = []
+    for game, arm, seed in itertools.product(games, comparison.arms, comparison.seeds):
+        diverged = arm == "coordconv" and game != "Breakout"
+        progress = Progress("diverged" if diverged else "finished", 1000)
+        curve = np.full(len(grid), 5.0 + seed)
+        score = None if diverged else 5.0 + seed
+        runs.append(RunData("mine", game, arm, seed, progress, 1000, grid, curve, score, score, 20))
+    analysis = analyse(comparison, Collected(runs, [], []))
+    random = REFERENCE["Pong"][0]
+    pong = analysis.games[1].arms["coordconv"]
+    assert pong.scores == dict.fromkeys(comparison.seeds, random)
+    assert (pong.singles == random).all()
+    assert analysis.versus_overall["coordconv"].games == ["Breakout", "Pong"]
+    assert np.isfinite(analysis.overall["coordconv"].curve).all()
+    assert "coordconv" not in analysis.games[2].arms
+    counted, left_out = (note for note in analysis.notes if note.startswith("Diverged"))
+    assert "counted as random play: Pong/coordconv/seed1" in counted
+    assert "Unknown" not in counted
+    assert "left out as the score of random play is not known: Unknown/coordconv/seed1" in left_out
+
+
 def test_a_missing_run_takes_nothing_else_with_it(written):
     comparison = written(clearly_better_on_breakout)
     shutil.rmtree(comparison.folder / "Breakout" / "cnn" / "seed1")
@@ -306,6 +333,13 @@ def test_a_comparison_loads_as_it_was_saved_or_by_its_runs_alone(written, matrix
     assert dataclasses.replace(comparison, jobs=(), options={}) == found
 
 
+def test_only_folders_named_by_a_seed_are_runs(tmp_path):
+    for name in ("seed1", "seed1_old"):
+        (tmp_path / "Pong" / "cnn" / name).mkdir(parents=True)
+        (tmp_path / "Pong" / "cnn" / name / "config.yaml").write_text("")
+    assert Comparison.load(tmp_path).seeds == (1,)
+
+
 @pytest.mark.parametrize("text", ["games: [Pong]\n", "games: 3\nforeign: {}\n", "[1]\n", ": :"])
 def test_a_damaged_comparison_is_one_line(script, capsys, tmp_path, text):
     (tmp_path / "comparison.yaml").write_text(text)
@@ -327,16 +361,16 @@ def test_a_part_of_two_comparisons_with_other_names_for_a_paper(script, written,
     first = written(clearly_better_on_breakout, text="name: first").folder
     second = written(clearly_better_on_breakout, text="name: second", seeds="[1]").folder
     paper = tmp_path / "paper"
-    options = ["--games", "Breakout", "--labels", "cnn=Nature CNN", "--figures", "svg", "--latex"]
+    options = ["--games", "Breakout", "--labels", "cnn=Nature CNN, plain", "--figures", "svg", "--latex"]
     assert script("report", first, "--merge", second, *options, "--output", paper) == 0
     scores = rows(paper / "scores.csv")
     assert {(row["comparison"], row["game"], row["arm"]) for row in scores} == {
-        (name, "Breakout", arm) for name in ("first", "second") for arm in ("Nature CNN", "coordconv")
+        (name, "Breakout", arm) for name in ("first", "second") for arm in ("Nature CNN, plain", "coordconv")
     }
     assert len(scores) == 10
     assert (paper / "figures" / "learning_curves.svg").read_text().startswith("<?xml")
     tables = (paper / "tables.tex").read_text()
-    assert "Breakout & 10,000 & eval & Nature CNN & " in tables
+    assert "Breakout & 10,000 & eval & Nature CNN, plain & " in tables
     assert tables.count(r"\begin{tabular}") == tables.count(r"\end{tabular}") == 2
     assert not (first / "report.md").exists()
 
@@ -354,6 +388,20 @@ def test_arms_of_one_name_with_other_options_stay_apart(written):
     whole, data = merged(parts)
     assert whole.arms == ("cnn", "coordconv", "cnn (two)")
     assert {run.arm for run in data.runs} == set(whole.arms)
+
+
+def test_missing_runs_go_by_the_new_name_of_their_arm_and_seed():
+    parts = [
+        (Comparison(Path(name), ("Pong",), ("cnn",), (1,), "cnn", options={"cnn": {"algo": algo}}), missing)
+        for name, algo, missing in (
+            ("a", "ppo", Collected([], [], [])),
+            ("b", "a2c", Collected([], [], ["Pong/cnn/seed1"])),
+        )
+    ]
+    whole = merged(parts)
+    assert whole[1].missing == [f"Pong/cnn (b)/seed{whole[0].seeds[1]}"]
+    assert selected(whole, None, ["cnn (b)"])[1].missing == whole[1].missing
+    assert selected(whole, None, ["cnn"])[1].missing == []
 
 
 @pytest.mark.parametrize(

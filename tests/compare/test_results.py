@@ -116,6 +116,16 @@ def test_the_report_is_drawn_from_the_recorded_scores_alone(script, recorded):
     assert not (folder / "summary").exists()
 
 
+def test_a_run_trained_elsewhere_that_is_not_there_is_named(tmp_path):
+    foreign = {"zoo": {"Pong": [tmp_path / "zoo1"]}}
+    found = collect(
+        Comparison(tmp_path, ("Pong",), ("cnn", "zoo"), (1,), "cnn", foreign=foreign, results=tmp_path)
+    )
+    [line] = found.broken
+    assert line.startswith("Pong/zoo: ")
+    assert line.endswith("zoo1' is not there.")
+
+
 def test_recorded_runs_are_not_trained_again_and_diverged_ones_neither(written, tmp_path):
     comparison = written(rising)
     failed, diverged = (RunFolder(job.folder) for job in comparison.jobs[:2])

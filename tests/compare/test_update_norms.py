@@ -85,6 +85,18 @@ def test_too_few_steps_are_one_line_and_leave_nothing(script, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_two_ways_to_train_an_arm_of_one_name_are_one_line_and_leave_nothing(script, capsys, tmp_path):
+    for name, rate in (("one", 1e-3), ("two", 1e-4)):
+        text = f"games: [Pong]\nseeds: [1]\ncommon: {{algo: a2c, a2c: {{learning_rate: {rate}}}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(f"{text}arms: {{cnn: {{extractor: cnn}}}}\n")
+    files = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    assert script("update_norms", tmp_path / "out", "--configs", *files) == 2
+    error = capsys.readouterr().err
+    assert "two.yaml': a2c arm 'cnn' is trained with other options" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_plain_arm_has_no_coordinates_to_measure():
     norms = measure(
         config_from_dict({"game": "Pong", "algo": "a2c", "extractor": "cnn", "n_envs": 2}, "test"), steps=20

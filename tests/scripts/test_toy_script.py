@@ -109,6 +109,7 @@ def test_bad_input_is_one_line_and_writes_nothing(args, says, script, capsys, tm
         (["a", "--seeds"], ["a", "--seeds=[]"]),
         (["a", "--seeds=4"], ["a", "--seeds=4"]),
         (["a"], ["a"]),
+        (["--seeds", "cnn=CNN, plain", "x"], ['--seeds=["cnn=CNN, plain",x]']),
     ],
 )
 def test_list_options_take_words(args, expected):
