@@ -80,6 +80,8 @@ def main(args: Sequence[str]) -> None:
     videos = [path for path in (config.gif, config.mp4) if path is not None]
     for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):
         check_picture_path(path, suffix)
+    if config.json is not None and not config.json.absolute().parent.is_dir():
+        raise UserError(f"folder '{config.json.parent}' of json '{config.json}' does not exist")
     model: BaseAlgorithm
     if config.trust or config.algo or config.game or config.extractor:
         model, run, model_file = load_zip(

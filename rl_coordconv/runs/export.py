@@ -33,6 +33,7 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.card import make_card, training_command
+from rl_coordconv.runs.checkpoints import NAME
 from rl_coordconv.runs.evaluation import summarise
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.video import write_video
@@ -96,7 +97,9 @@ def export_agent(
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         run = RunFolder(
-            next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file())
+            next(
+                parent for parent in model_file.absolute().parents if RunFolder(parent).config_file.is_file()
+            )
         )
         metrics = _metrics(run, model_file)
         save_policy(policy, draft / MODEL)
@@ -162,12 +165,14 @@ def _sha256(path: Path) -> str:
 
 
 def _metrics(run: RunFolder, model_file: Path) -> dict[str, Any]:
-    """Return the evaluation of the agent in a zip: the best one's, else the last."""
+    """Return the evaluation of the agent in a zip: the best, a checkpoint's if it had one, else the last."""
     records = run.read_evaluations()
+    if checkpoint := NAME.fullmatch(model_file.name):
+        records = [record for record in records if record["step"] == int(checkpoint[1])]
     if not records:
         return {}
     best = max(records, key=lambda record: float(np.mean(record["returns"])))
-    record = best if model_file == run.best_model else records[-1]
+    record = best if model_file.absolute() == run.best_model.absolute() else records[-1]
     return {"step": record["step"], "games": len(record["returns"]), **summarise(record["returns"])}
 
 

@@ -125,6 +125,19 @@ def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
         assert text in card
 
 
+def test_checkpoint_has_its_own_evaluation_or_none(trained, script, tmp_path, monkeypatch):
+    run = RunFolder(shutil.copytree(trained, tmp_path / "run"))
+    checkpoint = next((run.path / "checkpoints").glob("step_*.zip"))
+    step = int(checkpoint.name.split("_")[1])
+    monkeypatch.chdir(checkpoint.parent)
+    for found, mean in ((step, 3.0), (step + 1, None)):
+        records = [{"step": found, "returns": [3.0]}, {"step": step + 2, "returns": [50.0]}]
+        run.evaluations.write_text("".join(json.dumps(record) + "\n" for record in records))
+        agent = tmp_path / f"agent{found}"
+        assert script("export", checkpoint.name, agent) == 0
+        assert json.loads((agent / "metrics.json").read_text()).get("mean") == mean
+
+
 def test_card_holds_what_the_hub_reads(exported):
     data = huggingface_hub.ModelCard.load(exported / "README.md").data
     metrics = json.loads((exported / "metrics.json").read_text())
@@ -146,6 +159,12 @@ def test_curve_is_that_of_the_run(tmp_path):
     assert total == pytest.approx(returns.sum(), abs=0.01 * len(returns))
     assert int(rows[-1][0]) == steps.max()
     assert imageio.imread(tmp_path / "curve.png").std() > 0
+
+
+def test_json_that_cannot_be_written_is_refused_before_a_game(exported, script, capsys, tmp_path):
+    assert script("evaluate", exported, "--json", tmp_path / "nowhere" / "x.json") == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "does not exist" in line
 
 
 def test_evaluate_takes_the_folder(exported, script, capsys):
