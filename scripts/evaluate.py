@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
 
@@ -21,6 +22,7 @@ with script_needs("train"):
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     from rl_coordconv.cli import parse_dataclass
+    from rl_coordconv.extractors import Pool
     from rl_coordconv.files import write_text
     from rl_coordconv.machine import check_device
     from rl_coordconv.runs.agent import load_run
@@ -49,6 +51,10 @@ class EvaluateConfig:
         algo: Algorithm of a zip from elsewhere: ppo, a2c or dqn
         game: Game of a zip from elsewhere
         extractor: Features extractor of a zip from elsewhere, by its name in configs
+        coord_layers: Layers that it was trained to see coordinates in, where not the extractor's default
+        with_r: Whether it was trained with the distance from the centre as a coordinate
+        coord_scale: Factor on coordinates that it was trained with (default: the extractor's)
+        pool: What it takes over space, if it pools (default: the extractor's)
         trust: Unpickle a zip from elsewhere, for classes of its own; that can run any code
     """
 
@@ -66,6 +72,10 @@ class EvaluateConfig:
     algo: str | None = None
     game: str | None = None
     extractor: str | None = None
+    coord_layers: list[int] | None = None
+    with_r: bool | None = None
+    coord_scale: float | Literal["window"] | None = None
+    pool: Pool | None = None
     trust: bool = False
 
 
@@ -82,10 +92,12 @@ def main(args: Sequence[str]) -> None:
         check_picture_path(path, suffix)
     if config.json is not None and not config.json.absolute().parent.is_dir():
         raise UserError(f"folder '{config.json.parent}' of json '{config.json}' does not exist")
+    given = {name: getattr(config, name) for name in ("coord_layers", "with_r", "coord_scale", "pool")}
+    options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm
-    if config.trust or config.algo or config.game or config.extractor:
+    if config.trust or config.algo or config.game or config.extractor or options:
         model, run, model_file = load_zip(
-            config.agent, config.algo, config.game, config.extractor, config.trust, config.device
+            config.agent, config.algo, config.game, config.extractor, config.trust, config.device, **options
         )
     else:
         model, run, model_file = load_run(config.agent, config.device)

@@ -62,14 +62,15 @@ def make_card(
     Return the card.
 
     :param config: The run's config
-    :param metrics: Of the run's evaluation of this agent: step, games, mean, std, iqm, min, max; or empty
+    :param metrics: Of the run's evaluation of this agent: step, games, mean, std, iqm, min, max; or the
+        step alone; or empty
     :param command: What the agent was trained by
     :param folder: Name of the agent's folder
     :param pictures: Files in the folder, by what they show
     :return: Markdown with the metadata that the Hub reads at its head
     """
     score = "not evaluated"
-    if metrics:
+    if "mean" in metrics:
         score = "{mean:.1f} ± {std:.1f} over {games} games (IQM {iqm:.1f}, min {min:.0f}, max {max:.0f})"
         score = score.format(**metrics)
     known = RL_ZOO.get(config.algo, {}).get(config.game)
@@ -105,7 +106,7 @@ def hub_metadata(config: RunConfig, metrics: dict[str, Any]) -> dict[str, Any]:
         "license": "mit",
         "tags": [game, "deep-reinforcement-learning", "reinforcement-learning", "atari", "coordconv"],
     }
-    if metrics:
+    if "mean" in metrics:
         reward = {
             "type": "mean_reward",
             "name": "mean_reward",

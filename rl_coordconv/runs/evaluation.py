@@ -115,6 +115,15 @@ def score_table(title: str, returns: list[float]) -> Table:
     return table
 
 
+def best_of(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """
+    Return the evaluation whose agent is ``best_model.zip``: the first with the highest mean.
+
+    :param records: From :meth:`~.folder.RunFolder.read_evaluations`, at least one
+    """
+    return max(records, key=lambda record: float(np.mean(record["returns"])))
+
+
 class PeriodicEvaluation(RunCallback):
     """
     Play full games every ``eval_freq`` steps and at the end; log ``eval/*`` and keep the best agent.
@@ -128,8 +137,12 @@ class PeriodicEvaluation(RunCallback):
     last_step = 0
 
     def _on_training_start(self) -> None:
-        kept = [record for record in self.folder.read_evaluations() if record["step"] <= self.num_timesteps]
-        self.best = max((float(np.mean(record["returns"])) for record in kept), default=self.best)
+        records = self.folder.read_evaluations()
+        kept = [record for record in records if record["step"] <= self.num_timesteps]
+        if records and best_of(records) not in kept:
+            # Its evaluation is forgotten below, and its score would be taken for another's.
+            self.folder.best_model.unlink(missing_ok=True)
+        self.best = float(np.mean(best_of(kept)["returns"])) if kept else self.best
         self.last_step = max((record["step"] for record in kept), default=0)
         self.folder.write_evaluations(kept)
 

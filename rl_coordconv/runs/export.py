@@ -34,7 +34,7 @@ from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.card import make_card, training_command
 from rl_coordconv.runs.checkpoints import NAME
-from rl_coordconv.runs.evaluation import summarise
+from rl_coordconv.runs.evaluation import best_of, summarise
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.video import write_video
 
@@ -92,14 +92,13 @@ def export_agent(
 
     if folder.exists():
         raise UserError(f"'{folder}' exists already: choose another folder")
+    model_file = model_file.absolute()
     draft = folder.with_name(f".{folder.name}.tmp")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         run = RunFolder(
-            next(
-                parent for parent in model_file.absolute().parents if RunFolder(parent).config_file.is_file()
-            )
+            next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file())
         )
         metrics = _metrics(run, model_file)
         save_policy(policy, draft / MODEL)
@@ -165,14 +164,16 @@ def _sha256(path: Path) -> str:
 
 
 def _metrics(run: RunFolder, model_file: Path) -> dict[str, Any]:
-    """Return the evaluation of the agent in a zip: the best, a checkpoint's if it had one, else the last."""
+    """Return the evaluation of the agent in a zip; of a checkpoint that had none the step alone."""
     records = run.read_evaluations()
     if checkpoint := NAME.fullmatch(model_file.name):
-        records = [record for record in records if record["step"] == int(checkpoint[1])]
+        step = int(checkpoint[1])
+        records = [record for record in records if record["step"] == step]
+        if not records:
+            return {"step": step}
     if not records:
         return {}
-    best = max(records, key=lambda record: float(np.mean(record["returns"])))
-    record = best if model_file.absolute() == run.best_model.absolute() else records[-1]
+    record = best_of(records) if model_file == run.best_model else records[-1]
     return {"step": record["step"], "games": len(record["returns"]), **summarise(record["returns"])}
 
 

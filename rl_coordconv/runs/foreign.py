@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import FRAMES, RunConfig
 from rl_coordconv.errors import UserError, choose
-from rl_coordconv.extractors import policy_kwargs
+from rl_coordconv.extractors import EXTRACTORS, policy_kwargs
 from rl_coordconv.runs.checkpoints import load_parameters
 from rl_coordconv.runs.export import with_shared_extractor
 
@@ -28,6 +29,8 @@ NOT_UNPICKLED: dict[str, Any] = {
     "clip_range_vf": None,
     "exploration_schedule": lambda _: 0.0,
 }
+# Options of extractors that leave no trace in shapes: another value would load, and play as another network.
+UNTRACED = ("coord_scale", "pool")
 
 
 def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> BaseAlgorithm:
@@ -39,7 +42,7 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
     :param path: An SB3 zip
     :param algo: ``ppo``, ``a2c`` or ``dqn``
     :param extractor: Its features extractor, by its name in configs
-    :param config: A config with that extractor, and the device
+    :param config: A config with that extractor, its options, and the device
     :raises UserError: It is damaged, or not such an agent
     """
     weights: dict[str, Tensor] = load_parameters(path, "cpu")["policy"]
@@ -56,13 +59,17 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
             n_actions = len(weights["action_net.weight"])
             features = weights["features_extractor.linear.0.weight"]
             weights = with_shared_extractor(weights)
-        network = policy_kwargs(extractor, features_dim=len(features))
+        network = policy_kwargs(extractor, features_dim=len(features), **config.extractor_options)
         arguments["policy_kwargs"] = {**network, "net_arch": net_arch}
         model = from_spaces(SB3_ALGORITHMS[algo], FRAMES, spaces.Discrete(n_actions), **arguments)
         model.policy.load_state_dict(weights)
     except (KeyError, ValueError, RuntimeError) as error:
         detail = str(error).splitlines()[-1].strip()
         raise UserError(f"model '{path}' is no {algo} agent with extractor {extractor}: {detail}") from None
+    defaults = EXTRACTORS[extractor].defaults
+    if assumed := [name for name in UNTRACED if name in defaults and name not in config.extractor_options]:
+        flags = " ".join(f"--{name.replace('_', '-')} {defaults[name]}" for name in assumed)
+        print(f"assumed for '{path}': {flags} (its tensors do not tell)", file=sys.stderr)
     return model
 
 
@@ -95,7 +102,13 @@ def unpickle(path: Path, algo: str, config: RunConfig) -> BaseAlgorithm:
 
 
 def load_zip(
-    path: Path, algo: str | None, game: str | None, extractor: str | None, trust: bool, device: str = "auto"
+    path: Path,
+    algo: str | None,
+    game: str | None,
+    extractor: str | None,
+    trust: bool,
+    device: str = "auto",
+    **options: Any,
 ) -> tuple[BaseAlgorithm, RunConfig, Path]:
     """
     Load an SB3 zip that is not inside of a run folder.
@@ -106,12 +119,15 @@ def load_zip(
     :param extractor: Its features extractor; not needed with ``trust``
     :param trust: Unpickle it, for classes of its own
     :param device: Where to put the agent
+    :param options: Options of the extractor that it was trained with, e.g. ``coord_scale=1.0``
     :return: The agent, a config for evaluation, and the path
     :raises UserError: It is damaged, not such an agent, or something is not said
     """
     if algo is None or game is None or (extractor is None and not trust):
         raise UserError("a zip from elsewhere needs --algo, --game and --extractor (or --trust: unpickle it)")
     choose("algo", algo, SB3_ALGORITHMS)
-    config = RunConfig(game=game, extractor=extractor or "cnn", device=device).validate()
+    if trust and options:
+        raise UserError(f"a zip that is unpickled says its options itself: leave out {', '.join(options)}")
+    config = RunConfig(game=game, extractor=extractor or "cnn", device=device, **options).validate()
     model = unpickle(path, algo, config) if trust else load_tensors(path, algo, str(extractor), config)
     return model, config, path

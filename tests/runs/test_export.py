@@ -135,7 +135,12 @@ def test_checkpoint_has_its_own_evaluation_or_none(trained, script, tmp_path, mo
         run.evaluations.write_text("".join(json.dumps(record) + "\n" for record in records))
         agent = tmp_path / f"agent{found}"
         assert script("export", checkpoint.name, agent) == 0
-        assert json.loads((agent / "metrics.json").read_text()).get("mean") == mean
+        metrics = json.loads((agent / "metrics.json").read_text())
+        assert (metrics["step"], metrics.get("mean")) == (step, mean)
+        card = (agent / "README.md").read_text()
+        assert f"| steps | {step:,} (4 frames each) |" in card
+        assert "(not recorded)" not in card
+        assert ("not evaluated" in card) == (mean is None)
 
 
 def test_card_holds_what_the_hub_reads(exported):

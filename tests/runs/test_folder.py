@@ -12,6 +12,7 @@ from rl_coordconv.algorithms.build import sb3_arguments
 from rl_coordconv.config import EXTRACTOR_OPTIONS, FRAMES, RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs import folder as module
+from rl_coordconv.runs.evaluation import PeriodicEvaluation
 from rl_coordconv.runs.folder import Progress, RunFolder
 
 
@@ -134,6 +135,18 @@ def test_evaluations_read_back_and_a_cut_line_is_left_out(run):
     assert run.read_evaluations() == records
     run.write_evaluations(records[:1])
     assert run.read_evaluations() == records[:1]
+
+
+@pytest.mark.parametrize(("best_step", "stays"), [(100, True), (300, False)])
+def test_the_best_agent_goes_where_resuming_forgets_its_evaluation(run, config, best_step, stays):
+    for step in (100, 300):
+        run.append_evaluation({"step": step, "returns": [float(step == best_step)], "lengths": [1]})
+    run.best_model.touch()
+    evaluation = PeriodicEvaluation(run, config)
+    evaluation.num_timesteps = 200
+    evaluation._on_training_start()
+    assert run.best_model.exists() is stays
+    assert [record["step"] for record in run.read_evaluations()] == [100]
 
 
 def test_progress_reads_back(run):

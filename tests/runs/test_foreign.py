@@ -14,9 +14,12 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3 import A2C, DQN, PPO
 
-from rl_coordconv import CoordConvImpalaCNN, CoordConvNatureCNN, make_atari_vec_env
+from rl_coordconv import CoordConvImpalaCNN, CoordConvNatureCNN, make_atari_vec_env, policy_kwargs
+from rl_coordconv.algorithms.build import from_spaces
+from rl_coordconv.config import FRAMES as SPACE
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.foreign import load_zip
 
@@ -67,6 +70,30 @@ def test_another_network_is_refused(algo, extractor, tmp_path):
         load_zip(tmp_path / "agent.zip", algo, "pong", extractor, False, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("extractor", "options", "default"),
+    [
+        ("coordconv", {"coord_scale": 1.0, "coord_init": "concat"}, "--coord-scale window"),
+        ("nature-pool", {"pool": "average"}, "--pool max"),
+    ],
+)
+def test_options_that_shapes_do_not_tell_are_given_or_said(extractor, options, default, tmp_path, capsys):
+    network = policy_kwargs(extractor, **options)
+    model = from_spaces(PPO, SPACE, spaces.Discrete(4), policy_kwargs=network, device="cpu", seed=1)
+    model.save(tmp_path / "agent.zip")
+    say = (tmp_path / "agent.zip", "ppo", "Breakout", extractor, False, "cpu")
+    options.pop("coord_init", None)
+    frames = torch.as_tensor(FRAMES)
+    with torch.no_grad():
+        expected = model.policy.predict_values(frames)
+        assert torch.equal(load_zip(*say, **options)[0].policy.predict_values(frames), expected)
+        assert not capsys.readouterr().err
+        assert not torch.equal(load_zip(*say)[0].policy.predict_values(frames), expected)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{default} (its tensors do not tell)" in error
+
+
 def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, capsys):
     save("ppo", tmp_path / "agent.zip")
     say = ("agent.zip", "--games", 1, "--n-envs", 1, "--device", "cpu")
@@ -75,6 +102,9 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
         (("--algo", "pppo", "--game", "pong", "--extractor", "cnn"), "did you mean 'ppo'?"),
         (("--algo", "ppo", "--game", "pong", "--extractor", "ccn"), "did you mean 'cnn'?"),
         (("--algo", "ppo", "--game", "breakout", "--extractor", "cnn"), "the agent chooses from Discrete(6)"),
+        (("--algo", "ppo", "--game", "pong", "--extractor", "cnn", "--pool", "max"), "has no option 'pool'"),
+        (("--algo", "ppo", "--game", "pong", "--trust", "--coord-scale", 1), "leave out coord_scale"),
+        (("--coord-scale", 1), "needs --algo, --game and --extractor"),
         ((), "say what it is with --algo"),
     ):
         assert script("evaluate", *say, *args) == 2
