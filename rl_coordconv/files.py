@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from rl_coordconv.errors import UserError
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path, sync: bool = True) -> Iterator[Path]:
@@ -32,6 +34,18 @@ def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write ``text`` to ``path`` so that the file is there complete or not at all."""
     with atomic_path(path, sync) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_folder_of(path: Path, what: str) -> None:
+    """
+    Refuse a file that cannot be written, before the work for it is done.
+
+    :param path: Where it is to be
+    :param what: What it is, for the message
+    :raises UserError: Its folder does not exist
+    """
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"folder '{path.parent}' of {what} '{path}' does not exist")
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ with script_needs("train"):
 
     from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.extractors import Pool
-    from rl_coordconv.files import write_text
+    from rl_coordconv.files import check_folder_of, write_text
     from rl_coordconv.machine import check_device
     from rl_coordconv.runs.agent import load_run
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
@@ -90,8 +90,8 @@ def main(args: Sequence[str]) -> None:
     videos = [path for path in (config.gif, config.mp4) if path is not None]
     for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):
         check_picture_path(path, suffix)
-    if config.json is not None and not config.json.absolute().parent.is_dir():
-        raise UserError(f"folder '{config.json.parent}' of json '{config.json}' does not exist")
+    if config.json is not None:
+        check_folder_of(config.json, "json")
     given = {name: getattr(config, name) for name in ("coord_layers", "with_r", "coord_scale", "pool")}
     options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm

@@ -62,9 +62,10 @@ def first_runs(files: Sequence[Path]) -> list[RunConfig]:
     arms: dict[tuple[str, str], tuple[RunConfig, object]] = {}
     for file in files:
         comparison = load_comparison(file)
-        jobs = {str(job.arm): job for job in reversed(comparison.jobs)}
-        for arm in filter(jobs.__contains__, comparison.arms):
-            job = jobs[arm]
+        for arm in comparison.arms:
+            if arm in comparison.foreign:
+                continue
+            job = next(job for job in comparison.jobs if job.arm == arm)
             trained = (job.game, job.seed, comparison.options[arm])
             if arms.setdefault((job.algo, arm), (job, trained))[1] != trained:
                 raise UserError(

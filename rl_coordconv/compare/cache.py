@@ -27,29 +27,23 @@ Key = list[int]
 
 def key_of(run: RunFolder) -> Key:
     """Return sizes and times of the files that a report reads of a run."""
-    key = [FORMAT]
-    for file in (
-        run.config_file,
-        run.progress,
-        run.monitor,
-        run.evaluations,
-        run.coordinates,
-        run.final_model,
-    ):
-        with contextlib.suppress(OSError):
-            found = file.stat()
-            key += [found.st_size, found.st_mtime_ns]
-        key.append(0)
-    return key
+    return _key(
+        (run.config_file, run.progress, run.monitor, run.evaluations, run.coordinates, run.final_model)
+    )
 
 
 def key_of_foreign(folder: Path) -> Key:
     """Return sizes and times of all files of a run that was trained elsewhere."""
+    return _key(sorted(folder.rglob("*")))
+
+
+def _key(files: Sequence[Path]) -> Key:
     key = [FORMAT]
-    for file in sorted(folder.rglob("*")):
+    for file in files:
         with contextlib.suppress(OSError):
             found = file.stat()
             key += [found.st_size, found.st_mtime_ns]
+        key.append(0)
     return key
 
 

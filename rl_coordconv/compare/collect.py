@@ -11,7 +11,7 @@ from rl_coordconv.compare.cache import Cache, Key, key_of, key_of_foreign
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_foreign
 from rl_coordconv.compare.read import read_run
-from rl_coordconv.compare.rundata import RunData
+from rl_coordconv.compare.rundata import RunData, run_name
 from rl_coordconv.compare.tidy import read_csv
 from rl_coordconv.runs.folder import RunFolder
 
@@ -47,7 +47,7 @@ def collect(comparison: Comparison) -> Collected:
     for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds):
         path = comparison.folder / game / arm / f"seed{seed}"
         if (run := RunFolder(path)).config_file.is_file():
-            what = f"{game}/{arm}/seed{seed}"
+            what = run_name(game, arm, seed)
             keys[what] = key_of(run)
             if known := cache.get(what, keys[what]):
                 reads.append((what, functools.partial(_known, known)))
@@ -58,7 +58,7 @@ def collect(comparison: Comparison) -> Collected:
     for arm, games in comparison.foreign.items():
         for game, paths in games.items():
             for number, path in enumerate(paths, start=1):
-                if path.exists() or f"{game}/{arm}/seed{number}" not in kept:
+                if path.exists() or run_name(game, arm, number) not in kept:
                     what = f"{game}/{arm}: {path}"
                     keys[what] = key_of_foreign(path)
                     reads.append((what, functools.partial(read_foreign, path, name, game, arm, number)))
@@ -68,11 +68,10 @@ def collect(comparison: Comparison) -> Collected:
             runs.append(read())
         except Exception as error:  # whatever a damaged file makes a parser raise is about that one run
             broken.append(f"{what}: left out, as it cannot be read: {type(error).__name__}: {error}.")
-    if comparison.results is not None:
-        finished = {run.name for run in runs if run.finished}
-        recorded = [run for run in recorded if run.name not in finished]
-        replaced = {run.name for run in recorded}
-        runs = [run for run in runs if run.name not in replaced] + recorded
+    finished = {run.name for run in runs if run.finished}
+    recorded = [run for run in recorded if run.name not in finished]
+    replaced = {run.name for run in recorded}
+    runs = [run for run in runs if run.name not in replaced] + recorded
     order, arms = (list(names) for names in (comparison.games, comparison.arms))
     wanted = [run for run in runs if run.game in order and run.arm in arms]
     wanted.sort(key=lambda run: (order.index(run.game), arms.index(run.arm), run.seed))
@@ -82,7 +81,7 @@ def collect(comparison: Comparison) -> Collected:
         for game in order
         for arm in arms
         for seed in comparison.seeds
-        if arm not in comparison.foreign and (name := f"{game}/{arm}/seed{seed}") not in there
+        if arm not in comparison.foreign and (name := run_name(game, arm, seed)) not in there
     ]
     return Collected(wanted, broken, missing, keys)
 

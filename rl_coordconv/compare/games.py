@@ -115,11 +115,9 @@ def game_result(
             seed: value for seed, value in sorted(scores.items()) if value is not None and np.isfinite(value)
         }
         if known:
-            # Without a run that left an agent, all that is known is the score of random play.
-            level = next(iter(known.values()))
-            singles = (
-                np.array([run.at(grid) for run in ours]) if ours else np.full((len(known), len(grid)), level)
-            )
+            # Where no run left an agent, all that is known is the score of random play.
+            flat = [np.full(len(grid), value) for value in known.values()]
+            singles = np.array([run.at(grid) for run in ours] or flat)
             final = statistics.mean_of_runs(np.array([*known.values()]))
             arms[arm] = ArmOnGame(known, final, curve_band(singles), singles, arm in comparison.foreign)
     return GameResult(game, grid, arms, score, two_groups([on_game.values for on_game in arms.values()]))

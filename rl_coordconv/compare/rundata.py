@@ -17,6 +17,17 @@ TAKES_PART = 0.5
 Curve = tuple[np.ndarray, np.ndarray]
 
 
+def run_name(game: str, arm: str, seed: int) -> str:
+    """Return what a run is called and where it lies, e.g. ``Breakout/coordconv/seed1``."""
+    return f"{game}/{arm}/seed{seed}"
+
+
+def parts_of(name: str) -> tuple[str, str, int]:
+    """Return game, arm and seed of what :func:`run_name` gave."""
+    game, arm, seed = name.split("/")
+    return game, arm, int(seed.removeprefix("seed"))
+
+
 @dataclass(frozen=True)
 class RunData:
     """
@@ -56,7 +67,7 @@ class RunData:
     @property
     def name(self) -> str:
         """E.g. ``Breakout/coordconv/seed1``."""
-        return f"{self.game}/{self.arm}/seed{self.seed}"
+        return run_name(self.game, self.arm, self.seed)
 
     @property
     def last_step(self) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.rundata import parts_of, run_name
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
 
@@ -31,17 +33,12 @@ def merged(parts: Sequence[Part]) -> Part:
         comparison, more = relabelled((comparison, more), clash)
         shift = number * SEEDS_APART
         runs = [dataclasses.replace(run, seed=run.seed + shift) for run in more.runs]
-        missing = [_shifted(name, shift) for name in more.missing]
-        data = Collected([*data.runs, *runs], [*data.broken, *more.broken], [*data.missing, *missing])
+        lacking = [(game, arm, seed + shift) for game, arm, seed in map(parts_of, more.missing)]
+        missing = [*data.missing, *itertools.starmap(run_name, lacking)]
+        data = Collected([*data.runs, *runs], [*data.broken, *more.broken], missing)
         seeds = tuple(seed + shift for seed in comparison.seeds)
         whole = whole.joined(dataclasses.replace(comparison, seeds=seeds))
     return whole, data
-
-
-def _shifted(name: str, shift: int) -> str:
-    """Return the name of a run with another seed."""
-    stem, _, seed = name.rpartition("/seed")
-    return f"{stem}/seed{int(seed) + shift}"
 
 
 def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
@@ -76,10 +73,7 @@ def relabelled(part: Part, names: Mapping[str, str]) -> Part:
         foreign={new(arm): games for arm, games in comparison.foreign.items()},
     )
     runs = [dataclasses.replace(run, arm=new(run.arm)) for run in data.runs]
-    missing = []
-    for name in data.missing:
-        game, arm, seed = name.split("/")
-        missing.append(f"{game}/{new(arm)}/{seed}")
+    missing = [run_name(game, new(arm), seed) for game, arm, seed in map(parts_of, data.missing)]
     return comparison, dataclasses.replace(data, runs=runs, missing=missing)
 
 
@@ -105,5 +99,5 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
         return game in comparison.games and arm in comparison.arms
 
     runs = [run for run in data.runs if kept(run.game, run.arm)]
-    missing = [name for name in data.missing if kept(*name.split("/")[:2])]
+    missing = [name for name in data.missing if kept(*parts_of(name)[:2])]
     return comparison, dataclasses.replace(data, runs=runs, missing=missing)

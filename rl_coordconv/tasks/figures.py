@@ -17,16 +17,21 @@ from rl_coordconv.files import atomic_path
 PER_ROW = 5
 
 
-def measurements_height(measurements: Sequence[str]) -> float:
-    """Return the inches that :func:`draw_measurements` needs."""
-    return 2.8 * -(-len(measurements) // PER_ROW)
+def _grid(measurements: Sequence[str]) -> tuple[int, int]:
+    """Return how many rows of how many panels measurements take."""
+    return -(-len(measurements) // PER_ROW), min(PER_ROW, len(measurements))
+
+
+def measurements_size(measurements: Sequence[str]) -> tuple[float, float]:
+    """Return the inches, across and down, that :func:`draw_measurements` needs."""
+    rows, columns = _grid(measurements)
+    return 2.2 * columns, 2.8 * rows
 
 
 def draw_measurements(figure: Any, results: dict[str, Any], measurements: Sequence[str]) -> None:
     """Draw a panel per measurement: a dot per seed, the mean and its 95 % interval; the data's own dashed."""
     arms = list(results["runs"])
-    columns = min(PER_ROW, len(measurements))
-    panels = figure.subplots(-(-len(measurements) // columns), columns, squeeze=False).flat
+    panels = figure.subplots(*_grid(measurements), squeeze=False).flat
     for axes in panels[len(measurements) :]:
         axes.remove()
     for axes, key in zip(panels, measurements, strict=False):

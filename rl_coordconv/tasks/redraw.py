@@ -14,7 +14,7 @@ from typing import Any
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import write_text
-from rl_coordconv.tasks.figures import PER_ROW, draw_measurements, measurements_height, plt, save
+from rl_coordconv.tasks.figures import draw_measurements, measurements_size, plt, save
 from rl_coordconv.tasks.seed_statistics import markdown_table
 from rl_coordconv.tasks.toy.figures import toy_figure
 
@@ -47,8 +47,7 @@ def _figure(results: dict[str, Any]) -> Any:
         for key in results["measurements"]
         if all(arm[key]["mean"] is not None for arm in results["summary"].values())
     ]
-    size = (2.2 * min(PER_ROW, len(shown)), measurements_height(shown))
-    figure = plt.figure(figsize=size, layout="constrained")
+    figure = plt.figure(figsize=measurements_size(shown), layout="constrained")
     draw_measurements(figure, results, shown)
     return figure
 

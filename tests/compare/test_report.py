@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import json
@@ -13,37 +12,25 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from known_scores import clearly_better_on_breakout, rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from rl_coordconv.compare import figures
 from rl_coordconv.compare.analysis import analyse
-from rl_coordconv.compare.collect import Collected, collect
+from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.human import REFERENCE, human_normalised
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.compare.report import report_text
 from rl_coordconv.compare.rundata import RunData, step_grid
-from rl_coordconv.compare.select import merged, selected
 from rl_coordconv.runs.folder import Progress, RunFolder
 
 ROOT = Path(__file__).parents[2]
 
 
-def clearly_better_on_breakout(config):
-    """CoordConv wins Breakout by 50 with little spread; on Pong both are the same to within the seed."""
-    if config.game == "Breakout":
-        return 100.0 + config.seed + (50.0 + 0.1 * config.seed if config.arm == "coordconv" else 0.0)
-    return -10.0 + ((-1) ** config.seed if config.arm == "coordconv" else 0.0)
-
-
 def text_of(folder):
     return report_text(analyse(Comparison.load(folder)), {})
-
-
-def rows(file):
-    with open(file, newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def test_report_of_a_finished_comparison(script, written, capsys):
@@ -355,69 +342,3 @@ def test_no_comparison_is_one_line(script, capsys, tmp_path, make):
     assert script("report", folder) == 2
     assert capsys.readouterr().err.startswith(f"error: '{folder}' ")
     assert [*tmp_path.rglob("report*")] == []
-
-
-def test_a_part_of_two_comparisons_with_other_names_for_a_paper(script, written, tmp_path):
-    first = written(clearly_better_on_breakout, text="name: first").folder
-    second = written(clearly_better_on_breakout, text="name: second", seeds="[1]").folder
-    paper = tmp_path / "paper"
-    options = ["--games", "Breakout", "--labels", "cnn=Nature CNN, plain", "--figures", "svg", "--latex"]
-    assert script("report", first, "--merge", second, *options, "--output", paper) == 0
-    scores = rows(paper / "scores.csv")
-    assert {(row["comparison"], row["game"], row["arm"]) for row in scores} == {
-        (name, "Breakout", arm) for name in ("first", "second") for arm in ("Nature CNN, plain", "coordconv")
-    }
-    assert len(scores) == 10
-    assert (paper / "figures" / "learning_curves.svg").read_text().startswith("<?xml")
-    tables = (paper / "tables.tex").read_text()
-    assert "Breakout & 10,000 & eval & Nature CNN, plain & " in tables
-    assert tables.count(r"\begin{tabular}") == tables.count(r"\end{tabular}") == 2
-    assert not (first / "report.md").exists()
-
-
-def test_arms_of_one_name_with_other_options_stay_apart(written):
-    parts = []
-    for name, arms in (
-        ("one", "{cnn: {extractor: cnn}, coordconv: {n_envs: 4}}"),
-        ("two", "{cnn: {extractor: cnn, n_envs: 4}}"),
-    ):
-        comparison = written(
-            lambda config: 1.0, text=f"name: {name}\narms: {arms}", games="[Pong]", seeds="[1]"
-        )
-        parts.append((comparison, collect(comparison)))
-    whole, data = merged(parts)
-    assert whole.arms == ("cnn", "coordconv", "cnn (two)")
-    assert {run.arm for run in data.runs} == set(whole.arms)
-
-
-def test_missing_runs_go_by_the_new_name_of_their_arm_and_seed():
-    parts = [
-        (Comparison(Path(name), ("Pong",), ("cnn",), (1,), "cnn", options={"cnn": {"algo": algo}}), missing)
-        for name, algo, missing in (
-            ("a", "ppo", Collected([], [], [])),
-            ("b", "a2c", Collected([], [], ["Pong/cnn/seed1"])),
-        )
-    ]
-    whole = merged(parts)
-    assert whole[1].missing == [f"Pong/cnn (b)/seed{whole[0].seeds[1]}"]
-    assert selected(whole, None, ["cnn (b)"])[1].missing == whole[1].missing
-    assert selected(whole, None, ["cnn"])[1].missing == []
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--games", "Pong"], "give --output"),
-        (["--games", "Qbert", "--output", "x"], "unknown game 'Qbert'"),
-        (["--arms", "cmn", "--output", "x"], "did you mean 'cnn'"),
-        (["--labels", "cnn", "--output", "x"], "must be arm=label"),
-        (["--figures", "gif"], "figures is gif"),
-    ],
-)
-def test_bad_parts_are_one_line(script, written, capsys, tmp_path, args, message):
-    folder = written(lambda config: 1.0, games="[Pong]", seeds="[1]").folder
-    assert script("report", folder, *args) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "x").exists()

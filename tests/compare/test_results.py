@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from known_scores import rows
 
 from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.comparison import Comparison
@@ -45,11 +46,6 @@ def write(folder: Path, seeds: str = "[1]", rate: float = 1e-4) -> Path:
     file = folder / "small.yaml"
     file.write_text(MATRIX.format(seeds=seeds, rate=rate))
     return file
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with open(file, newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 @pytest.mark.slow

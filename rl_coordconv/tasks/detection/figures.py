@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from rl_coordconv.tasks.experiment import Experiment
-from rl_coordconv.tasks.figures import draw_measurements, measurements_height, plt, save
+from rl_coordconv.tasks.figures import draw_measurements, measurements_size, plt, save
 
 
 def draw_detection(experiment: Experiment, results: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ def draw_detection(experiment: Experiment, results: dict[str, Any]) -> None:
     """
     arms, seed = experiment.arms, experiment.seeds[0]
     shown = min(6, results["options"]["test_canvases"])
-    heights = [2.1 * len(arms), measurements_height(experiment.measurements)]
+    heights = [2.1 * len(arms), measurements_size(experiment.measurements)[1]]
     figure = plt.figure(figsize=(12, sum(heights)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     top.suptitle(f"seed {seed}, test canvases: found boxes, and the digits' own (dotted)", fontsize=9)
