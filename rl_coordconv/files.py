@@ -36,14 +36,16 @@ def write_text(path: Path, text: str, sync: bool = True) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_folder_of(path: Path, what: str) -> None:
+def check_place_of(path: Path, what: str) -> None:
     """
     Refuse a file that cannot be written, before the work for it is done.
 
     :param path: Where it is to be
     :param what: What it is, for the message
-    :raises UserError: Its folder does not exist
+    :raises UserError: Its folder does not exist, or it is a folder itself
     """
+    if path.is_dir():
+        raise UserError(f"{what} '{path}' is a folder")
     if not path.absolute().parent.is_dir():
         raise UserError(f"folder '{path.parent}' of {what} '{path}' does not exist")
 

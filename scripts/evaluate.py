@@ -23,7 +23,7 @@ with script_needs("train"):
 
     from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.extractors import Pool
-    from rl_coordconv.files import check_folder_of, write_text
+    from rl_coordconv.files import check_place_of, write_text
     from rl_coordconv.machine import check_device
     from rl_coordconv.runs.agent import load_run
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
@@ -91,7 +91,7 @@ def main(args: Sequence[str]) -> None:
     for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):
         check_picture_path(path, suffix)
     if config.json is not None:
-        check_folder_of(config.json, "json")
+        check_place_of(config.json, "json")
     given = {name: getattr(config, name) for name in ("coord_layers", "with_r", "coord_scale", "pool")}
     options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm

@@ -11,7 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError, needs
-from rl_coordconv.files import atomic_path, check_folder_of
+from rl_coordconv.files import atomic_path, check_place_of
 from rl_coordconv.runs.evaluation import make_eval_env, play_games
 
 # The agent acts 15 times a second: 60 frames of the console, four to a step.
@@ -70,7 +70,7 @@ def check_picture_path(path: Path | None, suffix: str) -> None:
         return
     if path.suffix != suffix:
         raise UserError(f"picture '{path}' must end in {suffix}")
-    check_folder_of(path, "picture")
+    check_place_of(path, "picture")
     if suffix != ".png":
         with needs("video"):
             import imageio.v3  # noqa: F401

@@ -167,9 +167,10 @@ def test_curve_is_that_of_the_run(tmp_path):
 
 
 def test_json_that_cannot_be_written_is_refused_before_a_game(exported, script, capsys, tmp_path):
-    assert script("evaluate", exported, "--json", tmp_path / "nowhere" / "x.json") == 2
-    [line] = capsys.readouterr().err.strip().splitlines()
-    assert "does not exist" in line
+    for place, says in ((tmp_path / "nowhere" / "x.json", "does not exist"), (tmp_path, "is a folder")):
+        assert script("evaluate", exported, "--json", place) == 2
+        [line] = capsys.readouterr().err.strip().splitlines()
+        assert says in line
 
 
 def test_evaluate_takes_the_folder(exported, script, capsys):
