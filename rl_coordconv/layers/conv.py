@@ -101,7 +101,8 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         like: Any = {"device": "meta", "dtype": self.coord_weight.dtype}
         image = torch.empty(self.in_channels, height, width, **like)
         out = self._conv_forward(image, self.weight.to("meta"), None)
-        return self._multiply(out, self._factors(out, image.shape[-2:]))
+        with torch.autocast(self.coord_weight.device.type, enabled=False):
+            return self._multiply(out, self._factors(out, image.shape[-2:]))
 
     def _multiply(self, out: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
         """
@@ -152,9 +153,8 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         channels = coordinate_map(size[0], size[1], self.with_r, coords.device, coords.dtype)
         taps = coords[0].numel()
         pick = torch.eye(taps, dtype=coords.dtype, device=coords.device).view(taps, *coords.shape[1:])
-        with torch.autocast(coords.device.type, enabled=False):
-            repeated = channels.repeat(self.groups, 1, 1)[None]
-            picked = self._conv_forward(repeated, pick.repeat(self.groups, 1, 1, 1), None)[0, :taps]
+        repeated = channels.repeat(self.groups, 1, 1)[None]
+        picked = self._conv_forward(repeated, pick.repeat(self.groups, 1, 1, 1), None)[0, :taps]
         patches = picked.flatten(1) * self.coord_scale
         if is_channels_last(coords):
             patches = patches.unflatten(0, coords.shape[1:]).permute(1, 2, 0, 3).flatten(0, 2)

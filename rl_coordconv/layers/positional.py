@@ -7,8 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from rl_coordconv.layers.coords import coordinate_map
+
+
+def has_tangent(weight: Tensor) -> bool:
+    """Whether forward-mode differentiation is under way through a weight."""
+    return unpack_dual(weight).tangent is not None
 
 
 def is_traced() -> bool:
@@ -60,7 +66,7 @@ class PositionalTerm:
             ``(out_height, out_width, out_channels)`` where ``out`` is ``channels_last``
         """
         kind = out.device.type
-        if torch.is_autocast_enabled(kind):  # the term is as exact as the weights are
+        if kind != "meta" and torch.is_autocast_enabled(kind):  # the term is as exact as the weights are
             with torch.autocast(kind, enabled=False):
                 return self.add(out, weight, options, make, multiply)
         pixels_last = is_channels_last(out)
@@ -71,7 +77,7 @@ class PositionalTerm:
             # A tensor made in inference mode could not be used for training later.
             with torch.inference_mode(False), torch.no_grad():
                 self.key, self.constants, self.weight = key, make(out, *options), None
-        if kind != "cpu" or (weight.requires_grad and torch.is_grad_enabled()):
+        if kind != "cpu" or (weight.requires_grad and torch.is_grad_enabled()) or has_tangent(weight):
             return _add(out, multiply(out, self.constants), pixels_last)
         if self.weight is None or self.term.dtype != out.dtype or not torch.equal(weight, self.weight):
             with torch.inference_mode(False), torch.no_grad():

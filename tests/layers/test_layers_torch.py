@@ -132,3 +132,29 @@ def test_vmap(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d], grad:
         torch.testing.assert_close(
             torch.vmap(layer)(batches), torch.stack([layer(batch) for batch in batches])
         )
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_meta_device_tells_shapes(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d]) -> None:
+    layer = layer_class(3, 4, 3, stride=2)
+    images = torch.rand(2, 3, 9, 11)
+    assert copy.deepcopy(layer).to("meta")(images.to("meta")).shape == layer(images).shape
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_forward_mode_differentiation(
+    layer_class: type[CoordConv2d] | type[CoordConvTranspose2d], frozen: bool
+) -> None:
+    layer = layer_class(3, 4, 3).double().requires_grad_(not frozen)
+    images = torch.rand(2, 3, 9, 11, dtype=torch.float64)
+    layer(images)  # so that a term is kept that has no tangent
+    weight, change = layer.coord_weight.detach(), torch.rand_like(layer.coord_weight)
+
+    def compute(coord_weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"coord_weight": coord_weight}, (images,))
+
+    _, tangent = torch.func.jvp(compute, (weight,), (change,))
+    with torch.no_grad():
+        difference = compute(weight + change) - compute(weight)  # the layer is linear in them
+    assert torch.allclose(tangent, difference, atol=1e-12)
