@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rl_coordconv.tasks.detection.boxes import decode, pairwise_iou, roi_align, top_boxes
+from rl_coordconv.tasks.detection.boxes import decode, encode, pairwise_iou, roi_align, top_boxes
 from rl_coordconv.tasks.detection.proposals import (
     DETECTIONS,
     POSITIVE,
@@ -20,7 +20,7 @@ from rl_coordconv.tasks.detection.proposals import (
     Detections,
     FirstStage,
     ProposalNetwork,
-    box_loss,
+    smooth_l1,
     take,
 )
 
@@ -74,7 +74,7 @@ class Detector(ProposalNetwork):
         return {
             **self.proposal_losses(first, boxes),
             "class": F.cross_entropy(logits.flatten(0, 1), target.flatten()),
-            "refine": box_loss(deltas[hit], candidates[hit], take(boxes, owner)[hit]),
+            "refine": smooth_l1(deltas[hit] - encode(take(boxes, owner)[hit], candidates[hit])),
         }
 
     @torch.no_grad()

@@ -67,9 +67,10 @@ class ProposalNetwork(nn.Module):
     :param labels: Which boxes are compared with the digits to tell positive from negative: the ``anchors``,
         or the boxes ``decoded`` from the regressor, as the released code does
     :param coord_init: How coordinates start: see :class:`rl_coordconv.layers.CoordConv2d`
-    :param clip: Clip boxes to the canvas; False where digits may stand off it
     """
 
+    clips: ClassVar[bool] = True  # boxes to the canvas
+    logits: ClassVar[int] = 1  # per anchor: for a digit and, where there are two, against one
     padding: ClassVar[int] = 2  # of the first two convolutions
     head_width: ClassVar[int] = 2  # times width
     first_place: ClassVar[float] = 2.0  # pixels from the border to the middle of the first place
@@ -84,10 +85,9 @@ class ProposalNetwork(nn.Module):
         *,
         labels: str = "anchors",
         coord_init: CoordInit = "concat",
-        clip: bool = True,
     ) -> None:
         super().__init__()
-        self.size, self.labels = (size if clip else math.inf), labels
+        self.canvas, self.labels = size, labels
         self.coordinates, self.coord_init = coordinates, coord_init
         self.body = nn.Sequential(
             self.located(1, width, 5, padding=self.padding),
@@ -99,11 +99,16 @@ class ProposalNetwork(nn.Module):
         )
         hidden, shapes = self.head_width * width, len(SIDES) ** 2
         self.head = nn.Sequential(self.located(2 * width, hidden, 3, padding=1), nn.ReLU(inplace=True))
-        self.scorer = nn.Conv2d(hidden, shapes, 1)
+        self.scorer = nn.Conv2d(hidden, self.logits * shapes, 1)
         self.regressor = self.make_regressor(hidden, 4 * shapes)
         last = size - self.first_place
         middles = torch.arange(self.first_place, last + 0.5, STRIDE)
         self.register_buffer("anchors", make_anchors(middles, SIDES), persistent=False)
+
+    @property
+    def size(self) -> float:
+        """The canvas that boxes are clipped to; infinite where they are not."""
+        return self.canvas if self.clips else math.inf
 
     def located(self, before: int, after: int, kernel: int, padding: int = 0) -> nn.Conv2d:
         """Return a convolution that sees where it is, if the network has coordinates."""
@@ -123,7 +128,8 @@ class ProposalNetwork(nn.Module):
         """
         features = self.body(images)
         hidden = self.head(features)
-        scores = self.scorer(hidden).permute(0, 2, 3, 1).flatten(1)
+        digit, *none = self.scorer(hidden).unflatten(1, (self.logits, -1)).unbind(1)
+        scores = (digit - sum(none)).permute(0, 2, 3, 1).flatten(1)
         deltas = self.regressor(hidden).unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
         return FirstStage(features, scores, deltas)
 
@@ -157,20 +163,37 @@ class ProposalNetwork(nn.Module):
             judged = self.anchors
             if self.labels == "decoded":
                 judged = decode(first.deltas, self.anchors, self.size)
-            overlaps = pairwise_iou(judged, boxes)
-            overlap, owner = overlaps.max(-1)
-            # A digit that nothing covers well still has its best place, even if that does not touch it.
-            best = overlaps.argmax(1)
-            positive = (overlap > POSITIVE).scatter(1, best, True)
-            negative = (overlap < NEGATIVE) & ~positive
-            yes, no = sample(positive, self.sampled), sample(negative, self.sampled)
-        chosen = torch.cat([first.scores[yes], first.scores[no]])
-        target = torch.cat([torch.ones_like(first.scores[yes]), torch.zeros_like(first.scores[no])])
-        anchors = self.anchors.expand(len(boxes), -1, -1)
+            pairs, negative = self.assign(judged, boxes)
+            yes, no = sample(pairs.flatten(1), self.sampled), sample(negative, self.sampled)
+            canvas, place, digit = yes.view_as(pairs).nonzero(as_tuple=True)
+        chosen = torch.cat([first.scores[canvas, place], first.scores[no]])
+        target = torch.zeros_like(chosen)
+        target[: len(canvas)] = 1
+        errors = first.deltas[canvas, place] - encode(boxes[canvas, digit], self.anchors[place])
         return {
             "score": F.binary_cross_entropy_with_logits(chosen, target),
-            "box": box_loss(first.deltas[yes], anchors[yes], take(boxes, owner)[yes]),
+            "box": self.box_loss(errors),
         }
+
+    def assign(self, judged: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Return which boxes are to be which digit, and which are to be none.
+
+        A digit that nothing covers well still has its best box, even if that does not touch it.
+
+        :param judged: ``(batch or none, anchors, 4)``
+        :param boxes: ``(batch, digits, 4)`` ground truth
+        :return: ``(batch, anchors, digits) bool``, at most one digit for a box, and ``(batch, anchors) bool``
+        """
+        overlaps = pairwise_iou(judged, boxes)
+        overlap, owner = overlaps.max(-1)
+        positive = (overlap > POSITIVE).scatter(1, overlaps.argmax(1), True)
+        owned = torch.zeros_like(overlaps, dtype=torch.bool).scatter(2, owner[..., None], True)
+        return owned & positive[..., None], (overlap < NEGATIVE) & ~positive
+
+    def box_loss(self, errors: Tensor) -> Tensor:
+        """Return the loss of the errors of corrections, ``(n, 4)``."""
+        return smooth_l1(errors)
 
     @torch.no_grad()
     def detect(self, images: Tensor) -> Detections:
@@ -187,10 +210,13 @@ class ReleasedProposalNetwork(ProposalNetwork):
     """
     The model of the paper's released code, which has no second stage.
 
-    Convolutions without padding (13×13 places on 64×64), a narrower head, one more 3×3 with ReLU before the
-    box regressor's coordinates and 1×1, six samples of each kind; he-normal weights, the regressor at zero.
+    Convolutions without padding (13×13 places on 64×64), a narrower head, two logits per anchor, one more 3×3
+    with ReLU before the box regressor's coordinates and 1×1, six samples of each kind; he-normal weights, the
+    regressor at zero. Boxes are not clipped.
     """
 
+    clips = False
+    logits = 2
     padding = 0
     head_width = 1
     first_place = 8.0
@@ -199,10 +225,8 @@ class ReleasedProposalNetwork(ProposalNetwork):
     def __init__(self, size: int, width: int, coordinates: bool, **options: Any) -> None:
         super().__init__(size, width, coordinates, **{"labels": "decoded", **options})
         self.apply(he_normal)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d) and layer.out_channels == 4 * len(SIDES) ** 2:
-                for parameter in layer.parameters():
-                    nn.init.zeros_(parameter)
+        for parameter in self.regressor[-1].parameters():  # type: ignore[index]  # made below
+            nn.init.zeros_(parameter)
 
     def make_regressor(self, hidden: int, outputs: int) -> nn.Module:
         return nn.Sequential(
@@ -210,6 +234,27 @@ class ReleasedProposalNetwork(ProposalNetwork):
             nn.ReLU(inplace=True),
             self.located(hidden, outputs, 1),
         )
+
+    def assign(self, judged: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Return which boxes are to be which digits, and which are to be none, as the released sampler does.
+
+        A box may be paired with several digits. One that leaves the canvas is in no pair, unless it is the
+        best for a digit, and is not among those that are to be none.
+
+        :param judged: ``(batch or none, anchors, 4)``
+        :param boxes: ``(batch, digits, 4)`` ground truth
+        :return: ``(batch, anchors, digits) bool`` and ``(batch, anchors) bool``
+        """
+        overlaps = pairwise_iou(judged, boxes)
+        best = torch.zeros_like(overlaps, dtype=torch.bool).scatter(1, overlaps.argmax(1, keepdim=True), True)
+        inside = ((judged[..., :2] >= 0) & (judged[..., 2:] <= self.canvas - 1)).all(-1)[..., None]
+        return best | ((overlaps > POSITIVE) & inside), ((overlaps < NEGATIVE) & inside & ~best).all(-1)
+
+    def box_loss(self, errors: Tensor) -> Tensor:
+        """Return the squared errors, the errors themselves where they are above 1; per box, ``(n, 4)``."""
+        size = errors.abs()
+        return torch.where(size > 1, size, errors.square()).sum() / max(len(errors), 1)
 
 
 def he_normal(module: nn.Module) -> None:
@@ -232,7 +277,7 @@ def take(boxes: Tensor, index: Tensor) -> Tensor:
     return boxes.gather(1, index[..., None].expand(-1, -1, 4))
 
 
-def box_loss(deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Return the smooth L1 loss per box; 0 where there is none. All ``(n, 4)``."""
-    total = F.smooth_l1_loss(deltas, encode(boxes, anchors), beta=1 / 9, reduction="sum")
-    return total / max(len(boxes), 1)
+def smooth_l1(errors: Tensor) -> Tensor:
+    """Return the smooth L1 loss per box of ``(n, 4)``; 0 where there is none."""
+    total = F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=1 / 9, reduction="sum")
+    return total / max(len(errors), 1)

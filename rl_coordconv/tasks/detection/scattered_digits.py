@@ -21,8 +21,8 @@ HEIGHTS = (15, 25)
 WIDTHS = (10, 25)
 TRIES = 64
 ALLOWED_OVERLAP = 0.1
-SCENES = ("inside", "cropped")
-DRAWN = 120 / 64  # side of what is drawn, in sides of the cropped canvas
+DRAWN = {"cropped": 120 / 64, "uncropped": 1.0}  # side of what is drawn, in sides of the canvas
+SCENES = ("inside", *DRAWN)
 RENDERED_AT_ONCE = 500
 
 
@@ -68,33 +68,34 @@ def make_canvases(
     Scatter digits.
 
     ``inside`` puts whole digits where they cover little of each other, in their own proportions. ``cropped``
-    is what is known of the paper's data: on a canvas of 120 pixels for 64, anywhere, height and width drawn
-    apart, ink added up; the middle is cut out, so that boxes reach beyond the canvas or lie off it.
+    is the paper's data: on a canvas of 120 pixels for 64, anywhere, height and width drawn apart, ink added
+    up; the middle is cut out, so that boxes reach beyond the canvas or lie off it. ``uncropped`` is drawn in
+    the same way on the canvas itself.
 
     :param digits: Where to take them from
     :param count: Canvases
     :param size: Height and width of a canvas in pixels
     :param per_canvas: Digits on each
     :param seed: The same seed gives the same canvases
-    :param scenes: inside or cropped
+    :param scenes: inside, cropped or uncropped
     :raises UserError: The canvases are too small
     """
     check_canvas(size, per_canvas)
-    cropped = scenes == "cropped"
+    drawn = DRAWN.get(scenes)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(digits), (count, per_canvas), generator=generator)
     heights = HEIGHTS[0] + (HEIGHTS[1] - HEIGHTS[0]) * torch.rand(count, per_canvas, generator=generator)
-    if cropped:
+    if drawn is not None:
         widths = HEIGHTS[0] + (HEIGHTS[1] - HEIGHTS[0]) * torch.rand(count, per_canvas, generator=generator)
         extent = torch.stack([widths, heights], dim=-1)
-        low = torch.rand(count, per_canvas, 2, generator=generator) * (size * DRAWN - extent)
-        boxes = torch.cat([low, low + extent], dim=-1) - size * (DRAWN - 1) / 2
+        low = torch.rand(count, per_canvas, 2, generator=generator) * (size * drawn - extent)
+        boxes = torch.cat([low, low + extent], dim=-1) - size * (drawn - 1) / 2
     else:
         sizes = torch.stack([(heights * digits.aspects[chosen]).clamp(*WIDTHS), heights], dim=-1)
         boxes = place(sizes, size, generator)
     images = torch.cat(
         [
-            paint(digits.crops[index], part, size, add=cropped)
+            paint(digits.crops[index], part, size, add=drawn is not None)
             for index, part in zip(chosen.split(RENDERED_AT_ONCE), boxes.split(RENDERED_AT_ONCE), strict=True)
         ]
     )

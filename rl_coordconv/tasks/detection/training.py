@@ -63,7 +63,8 @@ class DetectionConfig(Experiment):
         optimizer: adam, whose rate falls to 0 along a cosine, or sgd with momentum 0.9 at a constant rate
             (the released code's)
         detector: two-stage, or released: the proposal network of the paper's released code, without classes
-        scenes: inside (whole digits), or cropped as the paper's data, with boxes that reach off the canvas
+        scenes: inside (whole digits that hardly overlap), cropped as the paper's data, with boxes that reach
+            off the canvas, or uncropped: drawn like those on the canvas itself, nothing cut off
         labels: What is compared with digits in training: anchors, or decoded boxes as in the released code
         coord_init: Start of the coordinates' weights: concat (as others) or zeros
     """
@@ -143,7 +144,6 @@ class DetectionConfig(Experiment):
             arm == "coordconv",
             labels=self.labels,
             coord_init=self.coord_init,  # type: ignore[arg-type]  # checked
-            clip=self.scenes == "inside",
         )
 
     def make_optimizer(

@@ -169,6 +169,15 @@ def test_cropped_canvases_leave_as_many_boxes_off_as_the_papers_data() -> None:
     assert aspect.max() > 1.4  # wider than any digit
 
 
+def test_uncropped_canvases_are_drawn_alike_and_cut_nothing_off() -> None:
+    canvases = make_canvases(load_digits(None)[0], 400, 64, 5, 1, "uncropped")
+    low, high = canvases.boxes[..., :2], canvases.boxes[..., 2:]
+    assert low.min() >= 0
+    assert high.max() <= 64
+    aspect = (high - low)[..., 0] / (high - low)[..., 1]
+    assert aspect.max() > 1.4  # wider than any digit
+
+
 def test_overlapping_ink_is_added_up_on_cropped_canvases() -> None:
     crops, boxes = torch.full((1, 2, 8, 8), 0.4), torch.tensor([[[8.0, 8, 24, 24], [8.0, 8, 24, 24]]])
     assert paint(crops, boxes, 64, add=True)[0, 0, 16, 16] == 204

@@ -18,8 +18,8 @@ from rl_coordconv.tasks.detection.proposals import (
     FirstStage,
     ProposalNetwork,
     ReleasedProposalNetwork,
-    box_loss,
     sample,
+    smooth_l1,
 )
 from rl_coordconv.tasks.detection.scattered_digits import Canvases, make_canvases
 from rl_coordconv.tasks.detection.training import DetectionConfig, measure, train_detector
@@ -78,9 +78,9 @@ def test_samples_are_random_and_never_from_elsewhere() -> None:
 
 def test_no_boxes_no_loss() -> None:
     nothing = torch.zeros(0, 4, requires_grad=True)
-    loss = box_loss(nothing, torch.zeros(0, 4), torch.zeros(0, 4))
-    assert loss.item() == 0
-    loss.backward()
+    for loss in (smooth_l1(nothing), ReleasedProposalNetwork(64, 2, False).box_loss(nothing)):
+        assert loss.item() == 0
+        loss.backward()
 
 
 def test_the_released_network_has_its_parts() -> None:
@@ -95,6 +95,50 @@ def test_the_released_network_has_its_parts() -> None:
     layer = network.body[0]
     assert isinstance(layer, CoordConv2d)
     assert float(layer.weight.detach().std()) == pytest.approx((2 / 25) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("width", [18, 36])  # as many outputs as the regressor has
+def test_only_the_released_regressor_starts_at_zero(width: int) -> None:
+    network = ReleasedProposalNetwork(64, width, False)
+    zero = [name for name, weight in network.named_parameters() if "weight" in name and not weight.any()]
+    assert zero == ["regressor.2.weight"]
+
+
+def test_the_released_box_loss() -> None:
+    errors = torch.tensor([[0.1, -0.5, 1.0, -3.0], [0.0, 0.0, 2.0, 0.2]])
+    expected = (0.01 + 0.25 + 1 + 3 + 0 + 0 + 2 + 0.04) / 2
+    assert ReleasedProposalNetwork(64, 2, False).box_loss(errors).item() == pytest.approx(expected)
+
+
+def test_the_released_scorer_has_a_logit_for_and_one_against_a_digit() -> None:
+    network = ReleasedProposalNetwork(64, 4, False)
+    hidden = network.head(network.body(images := torch.rand(2, 1, 64, 64)))
+    logits = network.scorer(hidden).permute(0, 2, 3, 1).unflatten(-1, (2, 9))
+    probability = logits.softmax(-2)[..., 0, :].flatten(1)
+    assert torch.allclose(network.first_stage(images).scores.sigmoid(), probability, atol=1e-6)
+
+
+def test_pairs_are_those_of_the_released_sampler() -> None:
+    """Against its rules, one box and digit at a time."""
+    torch.manual_seed(0)
+    network = ReleasedProposalNetwork(64, 2, False)
+    # Digits on and off the canvas; boxes near them, some of which leave it.
+    truth = torch.tensor([[[5.0, 6, 25, 24], [7.0, 9, 27, 25], [50.0, 40, 70, 60], [90.0, 90, 110, 110]]])
+    boxes = truth[:, torch.randint(3, (300,))] + 3 * torch.randn(1, 300, 4)
+    pairs, negative = network.assign(boxes, truth)
+    overlaps = pairwise_iou(boxes, truth)[0]
+    best = overlaps.argmax(0).tolist()
+    for place, box in enumerate(boxes[0]):
+        inside = bool(box.min() >= 0) and bool(box.max() <= 63)
+        expected = [best[digit] == place or (inside and overlaps[place, digit] > 0.5) for digit in range(4)]
+        assert pairs[0, place].tolist() == [bool(pair) for pair in expected]
+        none = inside and place not in best and bool((overlaps[place] < 0.1).all())
+        assert bool(negative[0, place]) == none
+    assert (pairs.sum(-1) > 1).any()  # two digits that overlap share boxes
+    assert pairs[0, best[3], 3]  # a digit that no box touches has one
+    far = network.assign(boxes - 20, truth)
+    assert far[1].any()
+    assert not far[1][(boxes - 20).amin(-1) < 0].any()
 
 
 @pytest.mark.parametrize("network", [ProposalNetwork(64, 2, False), ReleasedProposalNetwork(64, 2, False)])
