@@ -48,6 +48,7 @@ README = """# {game} / {arm} / seed {seed}
 Play it: `python scripts/evaluate.py {folder} --gif agent.gif`
 """
 
+LOCK = ".lock"
 MONITOR_COLUMNS = ("r", "l", "t", "step")
 State = Literal["running", "finished", "stopped", "failed", "diverged", "unfinished"]
 Cause = Literal["", "signal", "memory", "storage", "environment", "loss", "error"]
@@ -167,7 +168,7 @@ class RunFolder:
         :raises FolderInUse: Another process is training here
         :raises UserError: The file system has no locks
         """
-        with open(self.path / ".lock", "w") as file:
+        with open(self.path / LOCK, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -33,11 +34,15 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path, write_text
-from rl_coordconv.machine import check_device, versions
+from rl_coordconv.machine import check_device, is_out_of_memory, versions
 from rl_coordconv.options import check_folder_name
-from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.folder import LOCK, RunFolder
 from rl_coordconv.tasks.progress import StepBar
 from rl_coordconv.tasks.seed_statistics import Numbers, print_table, summarise
+
+MOST_SEEDS = 2**31
+SIZES = ("batch_size", "width", "canvas", "canvas_size", "image_size", "train_canvases")
+"""Options of tasks that say how much memory they need."""
 
 
 @dataclass(kw_only=True)
@@ -106,8 +111,8 @@ class Experiment(ABC):
                 raise UserError(f"{option.name} is {value}: it must be above 0 and below 1")
         if not self.seeds:
             raise UserError("seeds is empty: give one or more, as in --seeds 1 2 3")
-        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"seeds are {self.seeds}: they must be different and 0 or more")
+        if min(self.seeds) < 0 or max(self.seeds) >= MOST_SEEDS or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds are {self.seeds}: they must be different, from 0 to {MOST_SEEDS - 1}")
         check_device(self.device)
         check_folder_name("name", self.name)
         self._check_folder()
@@ -126,7 +131,7 @@ class Experiment(ABC):
                     f"'{self.folder}' holds an experiment with other options (see its options.json): "
                     "choose another --name or --output"
                 )
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and (not self.folder.is_dir() or {*os.listdir(self.folder)} - {LOCK}):
             raise UserError(f"'{self.folder}' is not empty: choose another --name or --output")
 
     def run(self) -> list[Path]:
@@ -134,17 +139,27 @@ class Experiment(ABC):
         Train all arms with all seeds, write ``results.json``, print the table and draw the figure.
 
         :return: The experiment's folder
-        :raises UserError: The options cannot be run; nothing has been written
+        :raises UserError: The options cannot be run, and nothing has been written; or memory is used up
         """
+        try:
+            return self._run_all()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            sizes = [name for name in SIZES if hasattr(self, name)]
+            raise UserError(f"out of memory: lower {' or '.join(sizes)}") from None
+
+    def _run_all(self) -> list[Path]:
         self.check()
         facts = self.facts()
         options = {"options": self.to_dict(), "command": f"python {' '.join(sys.argv)}"}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / "options.json", json.dumps(options, indent=2) + "\n")
+            (self.folder / LOCK).touch()
         except OSError as error:
             raise UserError(f"folder '{self.folder}' cannot be made: {error}") from None
         with RunFolder(self.folder).lock():
+            write_text(self.folder / "options.json", json.dumps(options, indent=2) + "\n")
             runs = {arm: {seed: self._run(arm, seed) for seed in self.seeds} for arm in self.arms}
         results = {
             **options,

@@ -34,9 +34,10 @@ def redraw(file: Path) -> list[Path]:
         raise UserError(f"'{file}' cannot be read: {getattr(error, 'strerror', 'not text')}") from None
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         raise UserError(f"'{file}' is not the results.json of an experiment") from None
+    pages = {page: _read_page(page) for page in sorted(file.parent.glob("*.md"))}
     save(figure, file.parent, f"{file.stem}.png")
-    pages = [page for page in sorted(file.parent.glob("*.md")) if _paste(table, file.name, page)]
-    return [file.with_suffix(".png"), *pages]
+    changed = [page for page, text in pages.items() if _paste(table, file.name, page, text)]
+    return [file.with_suffix(".png"), *changed]
 
 
 def _figure(results: dict[str, Any]) -> Any:
@@ -52,11 +53,22 @@ def _figure(results: dict[str, Any]) -> Any:
     return figure
 
 
-def _paste(table: str, name: str, page: Path) -> bool:
+def _read_page(page: Path) -> str:
+    try:
+        return page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{page}' cannot be read: {getattr(error, 'strerror', 'not text')}") from None
+
+
+def _paste(table: str, name: str, page: Path, text: str) -> bool:
     """Put the table of a file between its marks on a page; return whether that changed the page."""
-    text = page.read_text(encoding="utf-8")
     mark = re.escape(f"<!-- table of {name} -->")
-    changed = re.sub(rf"({mark}\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n{m[2]}", text, flags=re.S)
+    changed = re.sub(
+        rf"({mark}\n)(?:(?!<!-- table of ).)*?(<!-- end -->)",
+        lambda m: f"{m[1]}\n{table}\n{m[2]}",
+        text,
+        flags=re.S,
+    )
     if changed != text:
         write_text(page, changed)
     return changed != text

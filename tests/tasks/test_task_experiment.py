@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
+from rl_coordconv.tasks.toy.config import ToyConfig
 
 TRAINED: list[str] = []
 
@@ -86,3 +88,37 @@ def test_a_damaged_options_file_is_refused(tmp_path: Path) -> None:
     (config.folder / "options.json").write_text('{"options": ')
     with pytest.raises(UserError, match="is damaged"):
         config.run()
+
+
+def test_a_refused_experiment_leaves_the_options_of_the_one_that_runs(tmp_path: Path) -> None:
+    config = Stopping(output=str(tmp_path), seeds=[1, 2])
+    TRAINED[:] = 4 * ["stopped"]
+    config.run()
+    before = (config.folder / "options.json").read_bytes()
+    with RunFolder(config.folder).lock(), pytest.raises(UserError, match="in use by another process"):
+        dataclasses.replace(config, seeds=[9]).run()
+    assert (config.folder / "options.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("seeds", [[2**31], [-1], [1, 1], []])
+def test_seeds_that_cannot_be_used_are_refused(tmp_path: Path, seeds: list[int]) -> None:
+    with pytest.raises(UserError, match="seeds"):
+        Stopping(output=str(tmp_path), seeds=seeds).run()
+    assert not any(tmp_path.iterdir())
+
+
+def test_out_of_memory_is_one_line(script: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert script("tasks", "detect", "--width", "100000000", "--seeds", "1") == 2
+    error = capsys.readouterr().err
+    assert "out of memory: lower batch_size or width or canvas_size" in error
+    assert not Path("runs").exists()
+
+
+def test_a_budget_that_leaves_runs_other_seconds_is_refused(tmp_path: Path) -> None:
+    config = ToyConfig(task="classification", budget=6, seeds=[1], output=str(tmp_path))
+    config.folder.mkdir(parents=True)
+    (config.folder / "options.json").write_text(json.dumps({"options": config.to_dict()}))
+    config.check()
+    dataclasses.replace(config, seeds=[2]).check()
+    with pytest.raises(UserError, match="other options"):
+        dataclasses.replace(config, seeds=[1, 2, 3]).check()

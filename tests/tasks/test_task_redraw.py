@@ -79,6 +79,23 @@ def test_only_the_table_between_its_marks_changes(tmp_path: Path) -> None:
     assert redraw(tmp_path / "a.json") == [tmp_path / "a.png"]
 
 
+def test_a_mark_without_an_end_leaves_what_follows(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(results()))
+    page = tmp_path / "page.md"
+    text = "<!-- table of a.json -->\nwords\n<!-- table of b.json -->\nother\n<!-- end -->\n"
+    page.write_text(text)
+    redraw(tmp_path / "a.json")
+    assert page.read_text() == text
+
+
+def test_a_page_that_is_not_text_is_refused_and_nothing_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(results()))
+    (tmp_path / "page.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"page\.md' cannot be read"):
+        redraw(tmp_path / "a.json")
+    assert not (tmp_path / "a.png").exists()
+
+
 @pytest.mark.parametrize("damage", [{"measurements": ["other"]}, {"samples": {}}, {"samples": {"plain": 1}}])
 def test_damaged_results_are_refused_and_nothing_is_drawn(tmp_path: Path, damage: dict[str, Any]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(results(**damage)))

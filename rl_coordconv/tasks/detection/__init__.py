@@ -1,1 +1,1 @@
-"""Scattered digits, found by Faster R-CNN (Liu et al. 2018, section 5)."""
+"""Scattered digits, found by Faster R-CNN (Liu et al. 2018)."""

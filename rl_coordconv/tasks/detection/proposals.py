@@ -1,7 +1,7 @@
 """
 The proposal network of a small Faster R-CNN (Ren et al. 2015, arXiv:1506.01497), plain or with CoordConv.
 
-Following Liu et al. 2018 (section 6): two 5×5 convolutions with pooling, a 3×3 proposal head, nine anchors of
+Following Liu et al. 2018: two 5×5 convolutions with pooling, a 3×3 proposal head, nine anchors of
 15 to 25 pixels per place, positive above IOU 0.5, negative below 0.1. With CoordConv, coordinates go into the
 first convolution, the proposal head and the 1×1 box regressor; not into the scorer.
 """

@@ -1,5 +1,5 @@
 """
-Canvases with scattered digits and the boxes around them, after Liu et al. 2018 (arXiv:1807.03247, section 6).
+Canvases with scattered digits and the boxes around them, after Liu et al. 2018 (arXiv:1807.03247).
 
 Five digits on 64×64 pixels, each 15 to 25 pixels high. Digits may touch; they hardly cover each other.
 """

@@ -1,1 +1,1 @@
-"""A GAN that draws two coloured objects (Liu et al. 2018, section 6)."""
+"""A GAN that draws two coloured objects (Liu et al. 2018)."""

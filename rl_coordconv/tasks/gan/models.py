@@ -1,7 +1,7 @@
 """
 Generators and discriminators for small colour images, plain and with CoordConv.
 
-- ``plain``: DCGAN (Radford et al. 2016, arXiv:1511.06434) with the filters of Liu et al. 2018 (section 5):
+- ``plain``: DCGAN (Radford et al. 2016, arXiv:1511.06434) with the filters of Liu et al. 2018:
   a dense layer to 4×4, then 5×5 transposed convolutions of stride 2; the discriminator mirrors it.
 - ``coordconv``: the same networks; each transposed convolution, and the discriminator's first one, sees
   coordinates. This isolates what coordinates do.

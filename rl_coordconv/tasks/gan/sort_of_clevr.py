@@ -1,7 +1,7 @@
 """
 Two-object Sort-of-CLEVR: one red and one blue object, circle or square, on white.
 
-Liu et al. 2018 (arXiv:1807.03247), section 5: 64×64 pixels, half-size 10, centres uniform in [10, 54) and at
+Liu et al. 2018 (arXiv:1807.03247): 64×64 pixels, half-size 10, centres uniform in [10, 54) and at
 least 20 pixels apart. Other image sizes keep the proportions. Scenes are a few numbers each, drawn by seed;
 images are rendered from them on the device that needs them.
 """

@@ -97,6 +97,10 @@ class ToyConfig(Experiment):
             return SECONDS_PER_RUN
         return self.budget / (len(self.arms) * len(self.seeds))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as JSON has them, with the seconds of a run: a folder's runs have equally many."""
+        return {**super().to_dict(), "run_seconds": self.run_seconds}
+
     def check(self) -> None:
         """Refuse options that cannot be run, before anything is written."""
         choose("arch", self.arch, (*ARCHS, "both", "all"))
