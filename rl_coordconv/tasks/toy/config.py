@@ -98,7 +98,7 @@ class ToyConfig(Experiment):
         return self.budget / (len(self.arms) * len(self.seeds))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as JSON has them, with the seconds of a run: a folder's runs have equally many."""
+        """Return the options as JSON has them, with a run's seconds: all runs of a folder have as many."""
         return {**super().to_dict(), "run_seconds": self.run_seconds}
 
     def check(self) -> None:
