@@ -99,6 +99,16 @@ def _hand_over(optimizer: torch.optim.Optimizer, policy: nn.Module, before: dict
     for name, new in learned.items():
         if states.get(name):
             optimizer.state[new] = states[name]
+    lay_out_as_parameters(optimizer)
+
+
+def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer's state the memory format of its parameters, which fused kernels take for granted."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            is_like_it = isinstance(value, Tensor) and value.shape == parameter.shape
+            if is_like_it and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def plain_name(name: str) -> str:

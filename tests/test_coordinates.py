@@ -106,6 +106,14 @@ def test_optimizer_state_of_a_literal_weight_splits(kind: Any) -> None:
     torch.testing.assert_close(ours[1].weight, literal[1].weight, rtol=1e-9, atol=1e-9)
 
 
+def test_the_fused_adam_goes_on_with_state_laid_out_as_the_new_weights() -> None:
+    switches: dict[str, Any] = {"buffer": "device", "channels_last": True, "device": "cpu"}
+    model = FastPPO("CnnPolicy", make_env(), n_steps=32, batch_size=32, n_epochs=1, **switches).learn(64)
+    add_coordinates(model)
+    for parameter, state in model.policy.optimizer.state.items():
+        assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+
+
 def test_graphs_recorded_with_the_old_parameters_are_forgotten() -> None:
     model = FastPPO("CnnPolicy", make_env(), n_steps=32, buffer="device")
     for captured in (model.captured_act, model.captured_minibatch):

@@ -154,14 +154,28 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr_before: Sequence[Any]
 
 
 def portable(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state dict as stock SB3 reads it, on any device."""
+    """
+    Return an optimizer's state dict as stock SB3 reads it, on any device.
+
+    Fused kernels take state and parameter for laid out alike, which a reader's need not be.
+    """
     groups = [dict(group) for group in state["param_groups"]]
     for group in groups:
         group["lr"] = float(group["lr"])
-        if "capturable" in group:
-            group["capturable"] = False
+        group |= {name: plain for name, plain in (("capturable", False), ("fused", None)) if name in group}
     states = {
-        index: {**values, "step": int(values["step"])} if "square_avg" in values else values
+        index: {
+            name: value.contiguous() if isinstance(value, Tensor) else value for name, value in values.items()
+        }
         for index, values in state["state"].items()
     }
+    for values in states.values():
+        if "square_avg" in values:
+            values["step"] = int(values["step"])
     return {"state": states, "param_groups": groups}
+
+
+def with_kernel_of(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved state dict for an optimizer that goes on with its own kernel, fused or not."""
+    kernel = {name: value for name, value in optimizer.param_groups[0].items() if name == "fused"}
+    return {**state, "param_groups": [{**group, **kernel} for group in state["param_groups"]]}

@@ -16,13 +16,19 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import explained_variance
 
 from rl_coordconv.algorithms.buffer import DeviceRolloutBuffer
-from rl_coordconv.algorithms.capture import Captured, make_capturable, portable, set_learning_rate
+from rl_coordconv.algorithms.capture import (
+    Captured,
+    make_capturable,
+    portable,
+    set_learning_rate,
+    with_kernel_of,
+)
 from rl_coordconv.algorithms.memory import keep_freed_memory
 from rl_coordconv.algorithms.network import Network, is_covered
 from rl_coordconv.algorithms.probe import Decision, Ratio, Work, probe, settle, why_no_bf16, why_no_compile
 from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
 from rl_coordconv.algorithms.rollout import FastRollout, step_groups
-from rl_coordconv.coordinates import split_optimizer_state
+from rl_coordconv.coordinates import lay_out_as_parameters, split_optimizer_state
 from rl_coordconv.errors import UserError
 
 
@@ -148,12 +154,13 @@ class FastOnPolicyAlgorithm(FastRollout):
     ) -> None:
         """Do as SB3 does; also take the optimizer of version 0.1.0, with one weight per CoordConv layer."""
         parameters: Any = load_path_or_dict
-        if isinstance(load_path_or_dict, str):
+        if not isinstance(load_path_or_dict, dict):
             _, parameters, _ = load_from_zip_file(load_path_or_dict, load_data=False, device=self.device)
         if "policy.optimizer" in parameters:
             state = split_optimizer_state(self.policy, parameters["policy.optimizer"])
-            parameters = {**parameters, "policy.optimizer": state}
+            parameters = {**parameters, "policy.optimizer": with_kernel_of(self.policy.optimizer, state)}
         super().set_parameters(parameters, exact_match, device)
+        lay_out_as_parameters(self.policy.optimizer)
         torch.clear_autocast_cache()  # if this is called during a rollout
         if self.network is not None and self.device.type == "cuda":
             make_capturable(self.policy.optimizer)

@@ -131,10 +131,16 @@ def test_loaded_parameters_drop_graphs_and_training_goes_on(env: VecEnv, tmp_pat
     assert not model.captured_minibatch.recordings
     model.learn(64, reset_num_timesteps=False)
     stock = stable_baselines3.PPO.load(tmp_path / "model", env=env, device="cpu")
+    assert stock.policy.optimizer.param_groups[0]["fused"] is None
+    assert all(state["exp_avg"].is_contiguous() for state in stock.policy.optimizer.state.values())
     stock.learn(64)
     stock.save(tmp_path / "stock")
-    again = PPO.load(tmp_path / "stock", env=env, device="cuda", buffer="device")
+    again = PPO.load(tmp_path / "stock", env=env, device="cuda", buffer="device", channels_last=True)
+    assert again.policy.optimizer.param_groups[0]["fused"] is True
+    for parameter, state in again.policy.optimizer.state.items():
+        assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
     again.learn(64)
+    assert again.captured_minibatch.recordings
 
 
 @pytest.mark.parametrize("model_class", [PPO, A2C])

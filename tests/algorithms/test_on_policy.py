@@ -297,23 +297,58 @@ def test_training_goes_on_after_a_callback_has_stopped_it(
     env.close()
 
 
-def test_zips_open_on_both_sides(env: VecEnv, tmp_path: Path) -> None:
+def unfused_update(model: OnPolicyAlgorithm, gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return what a plain Adam with the model's state adds to its parameters."""
+    weights = [p.detach().clone(memory_format=torch.contiguous_format) for p in model.policy.parameters()]
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient
+    eps = model.policy.optimizer.param_groups[0]["eps"]
+    optimizer = torch.optim.Adam(weights, lr=1e-3, eps=eps, fused=False, foreach=False)
+    for weight, state in zip(weights, model.policy.optimizer.state.values(), strict=True):
+        optimizer.state[weight] = {name: value.clone().contiguous() for name, value in state.items()}
+    optimizer.step()
+    return [new - old.detach() for new, old in zip(weights, model.policy.parameters(), strict=True)]
+
+
+STOCK = stable_baselines3.PPO
+FORMATS: list[tuple[Any, dict[str, Any], Any, dict[str, Any]]] = [
+    (PPO, FAST, STOCK, {}),
+    (STOCK, {}, PPO, FAST),
+    (PPO, FAST, PPO, {**FAST, "channels_last": False}),
+    (PPO, {**FAST, "channels_last": False}, PPO, FAST),
+    (PPO, FAST, PPO, {}),
+]
+
+
+@pytest.mark.parametrize(("before", "switches", "after", "new_switches"), FORMATS)
+def test_zips_open_on_both_sides_and_training_goes_on_as_it_was(
+    env: VecEnv,
+    tmp_path: Path,
+    before: Any,
+    switches: dict[str, Any],
+    after: Any,
+    new_switches: dict[str, Any],
+) -> None:
     observations = np.stack([env.observation_space.sample() for _ in range(8)])
-    ours = learn(PPO, 64, **PPO_SIZE, **FAST)
-    ours.save(tmp_path / "ours")
-    theirs = stable_baselines3.PPO.load(tmp_path / "ours", env=env, device="cpu")
-    assert type(theirs.rollout_buffer) is RolloutBuffer
-    expected = ours.predict(observations, deterministic=True)[0]
-    assert np.array_equal(theirs.predict(observations, deterministic=True)[0], expected)
-    theirs.learn(64)
-    theirs.save(tmp_path / "theirs")
-    again = PPO.load(tmp_path / "theirs", env=env, device="cpu")
-    expected = theirs.predict(observations, deterministic=True)[0]
-    assert np.array_equal(again.predict(observations, deterministic=True)[0], expected)
-    fast = PPO.load(tmp_path / "ours", env=env, device="cpu")
-    assert isinstance(fast, PPO)
-    assert isinstance(fast.rollout_buffer, DeviceRolloutBuffer)
-    fast.learn(64)
+    old = learn(before, 64, **PPO_SIZE, **switches)
+    old.save(tmp_path / "model")
+    model = after.load(tmp_path / "model", env=env, device="cpu", **new_switches)
+    is_fast = new_switches.get("buffer", switches.get("buffer")) == "device" and after is PPO
+    assert type(model.rollout_buffer) is (DeviceRolloutBuffer if is_fast else RolloutBuffer)
+    expected = old.predict(observations, deterministic=True)[0]
+    assert np.array_equal(model.predict(observations, deterministic=True)[0], expected)
+    [group] = model.policy.optimizer.param_groups
+    group["lr"] = 1e-3
+    gradients = [torch.randn(p.shape) * 1e-3 for p in model.policy.parameters()]
+    expected_updates = unfused_update(old, gradients)
+    weights = [p.detach().clone() for p in model.policy.parameters()]
+    for parameter, gradient in zip(model.policy.parameters(), gradients, strict=True):
+        parameter.grad = torch.empty_like(parameter).copy_(gradient)
+    model.policy.optimizer.step()
+    for new, weight, update in zip(model.policy.parameters(), weights, expected_updates, strict=True):
+        torch.testing.assert_close(new - weight, update, rtol=1e-3, atol=1e-6)
+    assert group["fused"] is (True if is_fast else None)
+    model.learn(64)
 
 
 @pytest.mark.parametrize(
