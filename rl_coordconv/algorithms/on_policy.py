@@ -231,13 +231,11 @@ class FastOnPolicyAlgorithm(FastRollout):
 
 
 def with_fast_optimizer(policy_kwargs: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return SB3's ``policy_kwargs`` with the fastest kernel of the optimizer that they name."""
-    kind, kwargs = (
-        policy_kwargs.get("optimizer_class", torch.optim.Adam),
-        policy_kwargs.get("optimizer_kwargs"),
-    )
-    if kind is torch.optim.Adam:
-        return {**policy_kwargs, "optimizer_kwargs": {"fused": True, **(kwargs or {})}}
+    """Return SB3's ``policy_kwargs`` with the fastest kernel of the optimizer, unless they choose one."""
+    kind = policy_kwargs.get("optimizer_class", torch.optim.Adam)
+    kwargs = policy_kwargs.get("optimizer_kwargs") or {}
+    if kind is torch.optim.Adam and kwargs.keys().isdisjoint(("foreach", "differentiable")):
+        return {**policy_kwargs, "optimizer_kwargs": {"fused": True, **kwargs}}
     if kind is RMSpropTFLike and device.type == "cuda":
         return {**policy_kwargs, "optimizer_class": ForeachRMSpropTFLike}
     return policy_kwargs

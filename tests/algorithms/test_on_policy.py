@@ -297,6 +297,16 @@ def test_training_goes_on_after_a_callback_has_stopped_it(
     env.close()
 
 
+@pytest.mark.parametrize("kernel", [{"foreach": True}, {"foreach": False}, {"fused": False}])
+def test_a_kernel_that_the_caller_chose_stays(env: VecEnv, kernel: dict[str, bool]) -> None:
+    policy = {**POLICY, "optimizer_kwargs": kernel}
+    model = PPO("CnnPolicy", env, device="cpu", policy_kwargs=policy, buffer="device", **PPO_SIZE)
+    model.learn(64)
+    [group] = model.policy.optimizer.param_groups
+    assert group["fused"] is (False if "fused" in kernel else None)
+    assert group["foreach"] is kernel.get("foreach")
+
+
 def unfused_update(model: OnPolicyAlgorithm, gradients: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return what a plain Adam with the model's state adds to its parameters."""
     weights = [p.detach().clone(memory_format=torch.contiguous_format) for p in model.policy.parameters()]
