@@ -233,7 +233,9 @@ class FastOnPolicyAlgorithm(FastRollout):
 def with_fast_optimizer(policy_kwargs: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Return SB3's ``policy_kwargs`` with the fastest kernel of the optimizer, unless they choose one."""
     kind = policy_kwargs.get("optimizer_class", torch.optim.Adam)
-    kwargs = policy_kwargs.get("optimizer_kwargs") or {}
+    kwargs = policy_kwargs.get("optimizer_kwargs")
+    if kwargs is None:  # SB3's own value, which it takes only where there are no arguments
+        kwargs = {"eps": 1e-5} if kind is torch.optim.Adam else {}
     if kind is torch.optim.Adam and kwargs.keys().isdisjoint(("foreach", "differentiable")):
         return {**policy_kwargs, "optimizer_kwargs": {"fused": True, **kwargs}}
     if kind is RMSpropTFLike and device.type == "cuda":

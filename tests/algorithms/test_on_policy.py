@@ -307,6 +307,15 @@ def test_a_kernel_that_the_caller_chose_stays(env: VecEnv, kernel: dict[str, boo
     assert group["foreach"] is kernel.get("foreach")
 
 
+@pytest.mark.parametrize("kwargs", [None, {}, {"weight_decay": 0.1}, {"eps": 1e-3}])
+def test_optimizer_options_are_those_of_sb3(env: VecEnv, kwargs: dict[str, Any] | None) -> None:
+    policy = {**POLICY, "optimizer_kwargs": kwargs}
+    ours = PPO("CnnPolicy", env, device="cpu", policy_kwargs=policy, buffer="device", **PPO_SIZE)
+    theirs = stable_baselines3.PPO("CnnPolicy", env, device="cpu", policy_kwargs=policy, **PPO_SIZE)
+    [found], [expected] = (model.policy.optimizer.state_dict()["param_groups"] for model in (ours, theirs))
+    assert found == {**expected, "fused": True}
+
+
 def unfused_update(model: OnPolicyAlgorithm, gradients: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return what a plain Adam with the model's state adds to its parameters."""
     weights = [p.detach().clone(memory_format=torch.contiguous_format) for p in model.policy.parameters()]
