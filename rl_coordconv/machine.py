@@ -26,8 +26,12 @@ def available_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def describe() -> dict[str, str]:
-    """Return what a speed depends on: CPU with its flags and cores, PyTorch's use of it, GPU."""
+def describe(device: str = "auto") -> dict[str, str]:
+    """
+    Return what a speed depends on: CPU with its flags and cores, PyTorch's use of it, GPU.
+
+    :param device: Where it computes: cuda:N names that GPU
+    """
     model, flags = _cpu()
     found = {
         "cpu": model,
@@ -36,7 +40,7 @@ def describe() -> dict[str, str]:
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
     if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
+        found["gpu"] = torch.cuda.get_device_name(device if device.startswith("cuda") else None)
     return found
 
 
@@ -58,14 +62,18 @@ def check_device(device: str) -> None:
             )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what computes the results."""
+def versions(device: str = "auto") -> dict[str, str]:
+    """
+    Return the versions of what computes the results, and :func:`describe`.
+
+    :param device: Where it computes
+    """
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     found["torch"] = str(torch.__version__)  # names the build (cpu, cu130), which PyPI's metadata leaves out
-    return found | describe()
+    return found | describe(device)
 
 
 def _cpu() -> tuple[str, set[str]]:

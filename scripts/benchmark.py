@@ -116,7 +116,7 @@ def run(config: BenchmarkConfig, what: str, algo: str, command: str) -> None:
         "algo": algo if what == "train" else None,
         "command": command,
         "date": datetime.date.today().isoformat(),
-        "machine": versions(),
+        "machine": versions(config.device),
         "seconds": seconds,
         "rounds": rounds,
     }

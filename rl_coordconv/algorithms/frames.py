@@ -128,7 +128,7 @@ class FrameStore:
         staged = self.stage(step, observations, episode_starts)
         self.place(*(tensor.to(self.device, non_blocking=True) for tensor in staged))
         if self._sent is not None:
-            self._sent.record()
+            self._sent.record(torch.cuda.current_stream(self.device))
 
     def prepare(self) -> None:
         """Send to the device where the frames of each observation are."""

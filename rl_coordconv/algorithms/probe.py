@@ -170,7 +170,8 @@ def _timed(run: Callable[[], None], device: torch.device) -> float:
 def why_no_bf16(device: torch.device) -> str:
     """Return why this device has to emulate bfloat16, or an empty string."""
     if device.type == "cuda":
-        return "" if torch.cuda.is_bf16_supported(False) else "this GPU has no bfloat16 units"
+        with torch.cuda.device(device):
+            return "" if torch.cuda.is_bf16_supported(False) else "this GPU has no bfloat16 units"
     capability = torch.backends.cpu.get_cpu_capability()
     is_used = capability.startswith("AVX512")
     has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

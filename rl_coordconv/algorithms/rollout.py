@@ -150,6 +150,6 @@ def to_host(packed: torch.Tensor) -> np.ndarray:
     values = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
     values.copy_(packed, non_blocking=True)
     there = torch.cuda.Event()
-    there.record()
+    there.record(torch.cuda.current_stream(packed.device))
     there.synchronize()
     return values.numpy()

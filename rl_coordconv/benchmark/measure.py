@@ -137,12 +137,12 @@ def timed(run: Callable[[], int], seconds: float, device: str) -> dict[str, floa
 def synchronise(device: str) -> None:
     """Wait for the GPU, where there is one."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def memory(device: str) -> float:
     """Return the largest memory so far in MB: of the GPU, or of this process and its children."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 1e6
+        return torch.cuda.max_memory_allocated(device) / 1e6
     usage = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage) / 1e3

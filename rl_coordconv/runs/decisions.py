@@ -83,7 +83,9 @@ def is_open(config: RunConfig) -> bool:
 
 def machine_kind(config: RunConfig) -> str:
     """Return what a speed depends on, in one line."""
-    return ", ".join(filter(None, [get_device(config.device).type, *machine.describe().values()]))
+    return ", ".join(
+        filter(None, [get_device(config.device).type, *machine.describe(config.device).values()])
+    )
 
 
 def _experiment(config: RunConfig) -> Path:

@@ -141,7 +141,7 @@ class RunFolder:
             write_text(draft / "README.md", text)
             if command is not None:
                 write_text(draft / "command.txt", f"{command}\n")
-            write_text(draft / "versions.json", json.dumps(machine.versions(), indent=2) + "\n")
+            write_text(draft / "versions.json", json.dumps(machine.versions(config.device), indent=2) + "\n")
             write_text(draft / self.config_file.name, config.to_yaml())
             os.replace(draft, self.path)
         except OSError as error:

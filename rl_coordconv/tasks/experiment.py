@@ -164,7 +164,7 @@ class Experiment(ABC):
         results = {
             **options,
             **facts,
-            "versions": {**versions(), "threads": torch.get_num_threads()},
+            "versions": {**versions(self.device), "threads": torch.get_num_threads()},
             "measurements": list(self.measurements),
             "runs": runs,
             "summary": summarise(runs),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecEnv
 
-from rl_coordconv import make_atari_vec_env
+from rl_coordconv import machine, make_atari_vec_env
 from rl_coordconv.algorithms import A2C, PPO
 from rl_coordconv.algorithms.capture import Captured, make_capturable, portable, set_learning_rate, warmed_up
+from rl_coordconv.algorithms.frames import FrameStore
 from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
+from rl_coordconv.benchmark import measure
 
 CPU = torch.device("cpu")
 OPTIMIZERS = [torch.optim.Adam, RMSpropTFLike, ForeachRMSpropTFLike]
@@ -128,6 +132,23 @@ def test_a_recording_that_fails_costs_speed_and_nothing_else(
     assert everything(model)[1][0]["step"] == before[1][0]["step"] + 1
     train(samples)
     assert everything(model)[1][0]["step"] == before[1][0]["step"] + 2
+
+
+def test_the_gpu_that_is_used_is_waited_for_measured_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It need not be the current one."""
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: ("stream", device))
+    for name in ("synchronize", "max_memory_allocated", "get_device_name"):
+        monkeypatch.setattr(torch.cuda, name, lambda device=None: asked.append(device) or 0)
+    store = FrameStore(2, 1, (4, 2, 2), CPU)
+    store._sent = SimpleNamespace(synchronize=lambda: None, record=lambda *on: asked.append(on))  # type: ignore[assignment]
+    store.put(0, np.zeros((1, 4, 2, 2), dtype=np.uint8), np.ones(1, dtype=bool))
+    assert asked.pop() == (("stream", CPU),)
+    measure.synchronise("cuda:1")
+    measure.memory("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    machine.describe("cuda:1")
+    assert asked == ["cuda:1"] * 3
 
 
 def test_float32_stays_what_the_process_has_set(env: VecEnv) -> None:

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rl_coordconv import CoordConvNatureCNN, make_atari_vec_env
 from rl_coordconv.algorithms import A2C, PPO
 from rl_coordconv.algorithms.frames import FrameStore
+from rl_coordconv.algorithms.rollout import to_host
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 TF_STYLE = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
@@ -165,6 +166,20 @@ def test_compiled_inside_of_graphs(env: VecEnv) -> None:
     model = make(env, compile=True, strict=True)
     model.learn(128)
     assert model.captured_minibatch.recordings
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_gpu_that_is_not_the_current_one_is_waited_for(env: VecEnv) -> None:
+    with torch.cuda.device(1):
+        values = torch.zeros(3, device="cuda:1")
+        torch.cuda._sleep(1_000_000_000)
+        values += 1
+    assert to_host(values).tolist() == [1, 1, 1]
+    model = make(env, device="cuda:1")
+    model.learn(128)
+    assert model.captured_act.recordings
+    assert model.captured_minibatch.recordings
+    assert torch.cuda.current_device() == 0
 
 
 def test_frames_on_the_gpu_are_those_of_the_host(env: VecEnv) -> None:

@@ -68,7 +68,7 @@ def test_another_kind_of_machine_decides_anew(
 ) -> None:
     probes += [1.5, 1.0]
     train(config)
-    monkeypatch.setattr(decisions.machine, "describe", lambda: {"cpu": "an older one"})
+    monkeypatch.setattr(decisions.machine, "describe", lambda device: {"cpu": "an older one"})
     folder = train(dataclasses.replace(config, seed=2))
     assert decisions.read(folder.path / "decisions.json")["precision"]["choice"] == "fp32"
     assert len(decisions.read(folder.path.parents[2] / "decisions.json")) == 2
