@@ -43,6 +43,7 @@ class Captured:
     ) -> None:
         self.function, self.device, self.policy = function, device, policy
         self.recordings: dict[Any, Recording] = {}
+        self.constants: Any = None
         self.fails = device.type != "cuda"
 
     def __call__(self, *arguments: Tensor) -> Tensor:
@@ -61,6 +62,12 @@ class Captured:
     def forget(self) -> None:
         """Drop what was recorded: the optimizer's state lies elsewhere now."""
         self.recordings.clear()
+
+    def forget_unless(self, constants: Any) -> None:
+        """Drop what was recorded with other numbers of Python's, which a graph never reads again."""
+        if constants != self.constants:
+            self.constants = constants
+            self.forget()
 
     def _try_to_record(self, shapes: Any, arguments: Sequence[Tensor]) -> None:
         """Record, or say once why that cannot be, and go on without."""

@@ -192,6 +192,9 @@ class FastOnPolicyAlgorithm(FastRollout):
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        self.captured_minibatch.forget_unless(
+            (self.ent_coef, self.vf_coef, self.max_grad_norm, self.normalize_advantage)  # type: ignore[attr-defined]
+        )
         self._log_update(self.update())
 
     def update(self) -> dict[str, Any]:

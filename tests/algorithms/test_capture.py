@@ -151,6 +151,24 @@ def test_the_gpu_that_is_used_is_waited_for_measured_and_named(monkeypatch: pyte
     assert asked == ["cuda:1"] * 3
 
 
+@pytest.mark.parametrize("model_class", [PPO, A2C])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ent_coef", 0.1), ("vf_coef", 0.1), ("max_grad_norm", 0.1), ("normalize_advantage", None)],
+)
+def test_a_minibatch_is_recorded_anew_where_its_loss_has_changed(
+    env: VecEnv, model_class: Any, name: str, value: float | None
+) -> None:
+    model = make(env, model_class)
+    model.learn(16)
+    model.captured_minibatch.recordings["shape"] = "a graph"
+    model.train()
+    assert model.captured_minibatch.recordings
+    setattr(model, name, not getattr(model, name) if value is None else value)
+    model.train()
+    assert not model.captured_minibatch.recordings
+
+
 def test_float32_stays_what_the_process_has_set(env: VecEnv) -> None:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     make(env, PPO).learn(16)

@@ -124,6 +124,21 @@ def test_new_rates_and_clip_ranges_reach_the_graph(env: VecEnv) -> None:
     assert all(map(torch.equal, before, model.policy.parameters()))
 
 
+def test_annealed_coefficients_reach_the_graph(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    captured, plain = make(env, A2C), make(env, A2C)
+    plain.captured_act.fails = plain.captured_minibatch.fails = True
+    captured.learn(64)
+    plain.rollout_buffer = copy.deepcopy(captured.rollout_buffer)
+    plain.set_parameters(copy.deepcopy(captured.get_parameters()))
+    for model in (captured, plain):
+        model.ent_coef = 5.0
+        np.random.seed(0)
+        model.train()
+    for ours, expected in zip(state_of(captured), state_of(plain), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_loaded_parameters_drop_graphs_and_training_goes_on(env: VecEnv, tmp_path: Path) -> None:
     model = make(env)
     model.learn(64)
