@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import Tensor
+
+from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
 
 WARM_UPS = 3
 """Calls before the recording, in which libraries choose their kernels; PyTorch's documentation has 3."""
@@ -77,9 +80,13 @@ class Captured:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            self.fails = True
-            reason = str(error).splitlines()[0]
-            warnings.warn(f"CUDA graphs are left out, which costs speed: {reason}", stacklevel=3)
+            self.leave_out(str(error).splitlines()[0])
+
+    def leave_out(self, reason: str) -> None:
+        """Call the function as it is from now on, and say once why."""
+        if not self.fails:
+            warnings.warn(f"CUDA graphs are left out, which costs speed: {reason}", stacklevel=4)
+        self.fails = True
 
     def _record(self, arguments: Sequence[Tensor]) -> Recording:
         inputs = tuple(argument.to(self.device, copy=True) for argument in arguments)
@@ -104,7 +111,7 @@ def warmed_up(policy: BasePolicy | None, device: torch.device) -> Iterator[None]
 
     Memory stays at its addresses. State that the optimizer has made in the block is set to how it begins.
 
-    :param policy: With Adam or the TF-style RMSprop; None where nothing but random numbers is used
+    :param policy: With Adam or an RMSprop; None where nothing but random numbers is used
     :param device: Whose random state it is
     """
     weights = [*policy.parameters(), *policy.buffers()] if policy is not None else []
@@ -119,34 +126,39 @@ def warmed_up(policy: BasePolicy | None, device: torch.device) -> Iterator[None]
             for weight, old in zip(weights, old_weights, strict=True):
                 weight.copy_(old)
             for parameter, state in states.items():
-                put_back(state, old_states.get(parameter, {}))
+                assert policy is not None
+                put_back(state, old_states.get(parameter, {}), isinstance(policy.optimizer, RMSpropTFLike))
 
 
-def put_back(state: dict[str, Any], before: dict[str, Any]) -> None:
+def put_back(state: dict[str, Any], before: dict[str, Any], is_tf_style: bool) -> None:
     """Set, in place, what an optimizer knows of a parameter to what it knew, or to how it begins."""
     for name, value in state.items():
         # TensorFlow's running mean of squares begins at 1, everything else at 0.
-        old = before.get(name, float(name == "square_avg"))
+        old = before.get(name, float(is_tf_style and name == "square_avg"))
         if isinstance(value, Tensor):
             value.copy_(torch.as_tensor(old))
         else:
             state[name] = type(value)(old)
 
 
-def make_capturable(optimizer: torch.optim.Optimizer) -> None:
+def make_capturable(optimizer: torch.optim.Optimizer) -> bool:
     """
     Keep in GPU memory what the optimizer reads at every step, so that a graph sees its changes.
 
-    :param optimizer: Adam or the TF-style RMSprop, new or just loaded
+    :param optimizer: New or just loaded
+    :return: Whether it can be in a graph; one that cannot stays as it is
     """
+    if not isinstance(optimizer, (torch.optim.Adam, torch.optim.RMSprop, ForeachRMSpropTFLike)):
+        return False
     for group in optimizer.param_groups:
         device = group["params"][0].device
         group["lr"] = torch.as_tensor(float(group["lr"]), device=device)
-        if isinstance(optimizer, torch.optim.Adam):
-            group |= {"capturable": True, "fused": True, "foreach": False}
+        if "capturable" in group:
+            group["capturable"] = True
         for parameter in group["params"]:
             if state := optimizer.state.get(parameter):
                 state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=device)
+    return True
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr_before: Sequence[Any]) -> None:
@@ -154,10 +166,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr_before: Sequence[Any]
     Write a learning rate that SB3 has set as a number into the memory that the graphs read.
 
     :param optimizer: Its groups' ``lr`` is a number
-    :param lr_before: What the groups' ``lr`` was: tensors
+    :param lr_before: What the groups' ``lr`` was: tensors, or numbers where there are no graphs
     """
     for group, memory in zip(optimizer.param_groups, lr_before, strict=True):
-        group["lr"] = memory.fill_(group["lr"])
+        if isinstance(memory, Tensor):
+            group["lr"] = memory.fill_(group["lr"])
 
 
 def portable(state: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +190,9 @@ def portable(state: dict[str, Any]) -> dict[str, Any]:
         for index, values in state["state"].items()
     }
     for values in states.values():
-        if "square_avg" in values:
+        if (
+            "capturable" not in groups[0] and "step" in values
+        ):  # SB3's TF-style RMSprop, which counts in Python
             values["step"] = int(values["step"])
     return {"state": states, "param_groups": groups}
 

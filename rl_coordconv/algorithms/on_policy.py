@@ -93,8 +93,7 @@ class FastOnPolicyAlgorithm(FastRollout):
             self.network = Network(self.policy, self.precision == "bf16", self.channels_last, sizes)
             self.captured_act = Captured(self._decide, self.device)
             self.captured_minibatch = Captured(self._descend_on, self.device, self.policy)
-            if self.device.type == "cuda":
-                make_capturable(self.policy.optimizer)
+            self._keep_optimizer_on_gpu()
 
     @property
     def _work(self) -> Work:
@@ -162,9 +161,14 @@ class FastOnPolicyAlgorithm(FastRollout):
         super().set_parameters(parameters, exact_match, device)
         lay_out_as_parameters(self.policy.optimizer)
         torch.clear_autocast_cache()  # if this is called during a rollout
-        if self.network is not None and self.device.type == "cuda":
-            make_capturable(self.policy.optimizer)
+        if self.network is not None:
+            self._keep_optimizer_on_gpu()
             self.forget_graphs()
+
+    def _keep_optimizer_on_gpu(self) -> None:
+        """Let graphs see what changes in the optimizer, or leave them out."""
+        if self.device.type == "cuda" and not make_capturable(self.policy.optimizer):
+            self.captured_minibatch.leave_out(f"{type(self.policy.optimizer).__name__} cannot be in one")
 
     def forget_graphs(self) -> None:
         """Record CUDA graphs anew when they are next wanted, as the policy has other parameters now."""

@@ -20,7 +20,7 @@ from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
 from rl_coordconv.benchmark import measure
 
 CPU = torch.device("cpu")
-OPTIMIZERS = [torch.optim.Adam, RMSpropTFLike, ForeachRMSpropTFLike]
+OPTIMIZERS = [torch.optim.Adam, torch.optim.RMSprop, RMSpropTFLike, ForeachRMSpropTFLike]
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,12 @@ def test_a_learning_rate_in_memory_changes_nothing(env: VecEnv, optimizer: Any) 
         for policy in (plain, capturable):
             if policy is capturable and number == 1:  # with state, as after loading a file
                 make_capturable(policy.optimizer)
-                policy.optimizer.param_groups[0]["capturable"] = False  # which PyTorch has for GPUs alone
+                if optimizer is torch.optim.Adam:
+                    policy.optimizer.param_groups[0]["capturable"] = False  # which PyTorch has for GPUs alone
             memory = [group["lr"] for group in policy.optimizer.param_groups]
             for group in policy.optimizer.param_groups:
                 group["lr"] = lr
-                group["fused"] = optimizer is torch.optim.Adam
+                group |= {"fused": True} if optimizer is torch.optim.Adam else {}
             if policy is capturable and number:
                 set_learning_rate(policy.optimizer, memory)
                 assert policy.optimizer.param_groups[0]["lr"] is memory[0]
@@ -110,6 +111,23 @@ def test_a_learning_rate_in_memory_changes_nothing(env: VecEnv, optimizer: Any) 
     assert steps[0] == steps[1] == [3.0] * len(steps[0])
     if optimizer is ForeachRMSpropTFLike:
         assert type(saved["state"][0]["step"]) is int, "as stock SB3 has it"
+
+
+def test_the_optimizer_of_a2c_can_be_in_a_graph_and_others_stay_as_they_are(env: VecEnv) -> None:
+    model = A2C("CnnPolicy", env, n_steps=8, device="cpu", buffer="device")
+    model.learn(16)
+    optimizer = model.policy.optimizer
+    assert type(optimizer) is torch.optim.RMSprop
+    assert make_capturable(optimizer)
+    [group] = optimizer.param_groups
+    assert group["capturable"] is True
+    assert isinstance(group["lr"], torch.Tensor)
+    [saved] = portable(optimizer.state_dict())["param_groups"]
+    assert (saved["capturable"], saved["lr"]) == (False, pytest.approx(7e-4))
+    other = torch.optim.SGD(model.policy.parameters(), lr=0.1)
+    assert not make_capturable(other)
+    set_learning_rate(other, [0.1])
+    assert other.param_groups[0]["lr"] == 0.1
 
 
 def test_a_recording_that_fails_costs_speed_and_nothing_else(

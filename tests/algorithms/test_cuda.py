@@ -176,6 +176,23 @@ def test_target_kl_stops_and_leaves_nothing_pending(env: VecEnv) -> None:
     assert not model.captured_minibatch.recordings
 
 
+def test_optimizers_in_graphs_and_those_that_cannot_be(env: VecEnv) -> None:
+    given: dict[str, Any] = {"buffer": "device", "device": "cuda", "n_steps": 16}
+    model = A2C("CnnPolicy", env, **given)
+    model.learn(128)
+    assert type(model.policy.optimizer) is torch.optim.RMSprop
+    assert model.captured_minibatch.recordings
+    for kwargs in ({"foreach": True}, {"fused": False}):
+        model = make(env, policy_kwargs={"optimizer_kwargs": kwargs})
+        model.learn(64)
+        assert model.captured_minibatch.recordings
+    with pytest.warns(UserWarning, match="left out.*SGD cannot be in one"):
+        model = A2C("CnnPolicy", env, policy_kwargs={"optimizer_class": torch.optim.SGD}, **given)
+    model.learn(128)
+    assert model.captured_act.recordings
+    assert not model.captured_minibatch.recordings
+
+
 @pytest.mark.slow
 def test_compiled_inside_of_graphs(env: VecEnv) -> None:
     model = make(env, compile=True, strict=True)
