@@ -89,11 +89,22 @@ class Captured:
         self.fails = True
 
     def _record(self, arguments: Sequence[Tensor]) -> Recording:
+        with torch.cuda.device(self.device):
+            main = torch.cuda.current_stream()
+            try:
+                return self._record_on(torch.cuda.Stream(), main, arguments)
+            finally:
+                torch.cuda.set_stream(main)  # a recording that fails may leave its own stream in use
+
+    def _record_on(
+        self, stream: torch.cuda.Stream, main: torch.cuda.Stream, arguments: Sequence[Tensor]
+    ) -> Recording:
         inputs = tuple(argument.to(self.device, copy=True) for argument in arguments)
-        stream, main = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(main)
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
+            for _ in range(WARM_UPS - 1):
+                self.function(*inputs)
+            with waiting_refused():  # while nothing is recorded yet: PyTorch does not recover from it later
                 self.function(*inputs)
         main.wait_stream(stream)
         if self.policy is not None:
@@ -102,6 +113,19 @@ class Captured:
         with torch.cuda.graph(graph, stream=stream):
             output = self.function(*inputs)
         return Recording(graph, inputs, output)
+
+
+@contextlib.contextmanager
+def waiting_refused() -> Iterator[None]:
+    """Raise a ``RuntimeError`` where a block waits for the GPU, as far as PyTorch notices."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch says that it may not notice everything
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @contextlib.contextmanager

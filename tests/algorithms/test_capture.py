@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -167,6 +168,38 @@ def test_the_gpu_that_is_used_is_waited_for_measured_and_named(monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     machine.describe("cuda:1")
     assert asked == ["cuda:1"] * 3
+
+
+def test_a_recording_that_breaks_off_leaves_the_gpu_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: what is asked of PyTorch, in order."""
+
+    @contextlib.contextmanager
+    def broken(graph: Any, stream: Any) -> Iterator[None]:
+        yield
+        raise RuntimeError("capture failed")
+
+    modes: list[Any] = [0]
+    seen: list[Any] = []
+    streams: list[Any] = []
+    fakes = {
+        "device": lambda device: contextlib.nullcontext(),
+        "current_stream": lambda *device: SimpleNamespace(wait_stream=lambda other: None, name="main"),
+        "Stream": lambda *device: SimpleNamespace(wait_stream=lambda other: None),
+        "stream": lambda stream: contextlib.nullcontext(),
+        "set_stream": streams.append,
+        "get_sync_debug_mode": lambda: modes[-1],
+        "set_sync_debug_mode": modes.append,
+        "CUDAGraph": SimpleNamespace,
+        "graph": broken,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    captured = Captured(lambda x: seen.append(modes[-1]) or x, CPU)
+    with pytest.raises(RuntimeError, match="capture failed"):
+        captured._record([torch.ones(1)])
+    assert seen == [0, 0, "error", 0]
+    assert modes[-1] == 0
+    assert [stream.name for stream in streams] == ["main"]
 
 
 @pytest.mark.parametrize("model_class", [PPO, A2C])

@@ -12,6 +12,7 @@ import pytest
 import stable_baselines3
 import torch
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv import CoordConvNatureCNN, make_atari_vec_env
@@ -190,6 +191,28 @@ def test_optimizers_in_graphs_and_those_that_cannot_be(env: VecEnv) -> None:
         model = A2C("CnnPolicy", env, policy_kwargs={"optimizer_class": torch.optim.SGD}, **given)
     model.learn(128)
     assert model.captured_act.recordings
+    assert not model.captured_minibatch.recordings
+
+
+class Waits(NatureCNN):
+    """Looks at its features on the host, which no graph can."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        features = super().forward(observations)
+        assert features.sum().item() == features.sum().item()
+        return features
+
+
+def test_a_network_that_cannot_be_recorded_trains_without(env: VecEnv) -> None:
+    model = make(env, policy_kwargs={"features_extractor_class": Waits})
+    with pytest.warns(UserWarning, match="CUDA graphs are left out"):
+        model.learn(64)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert torch.cuda.get_sync_debug_mode() == 0
+    torch.rand(1, device="cuda")
+    before = [weight.detach().clone() for weight in model.policy.parameters()]
+    model.learn(64, reset_num_timesteps=False)
+    assert not all(map(torch.equal, before, model.policy.parameters()))
     assert not model.captured_minibatch.recordings
 
 
