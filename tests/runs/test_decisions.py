@@ -15,7 +15,6 @@ from rl_coordconv.algorithms.probe import Ratio
 from rl_coordconv.config import RunConfig, parse_config
 from rl_coordconv.machine import describe
 from rl_coordconv.runs import decisions
-from rl_coordconv.runs.checkpoints import list_checkpoints
 from rl_coordconv.runs.train import resume, train
 
 SMALL = "--game Breakout --n-envs 2 --features-dim 8 --total-timesteps 64 --eval-freq 0 --eval-episodes 1"
@@ -57,10 +56,11 @@ def test_one_probe_decides_for_all_runs_and_a_resume_keeps_it(
     assert first.load_config().precision == "auto", "another machine decides for itself"
     first.final_model.unlink()
     (first.path.parents[2] / "decisions.json").unlink()
-    resume(first.path)
+    resumed = resume(first.path)
     assert [model.precision for model in built] == ["bf16", "bf16", "bf16"]
     assert not probes
-    assert list_checkpoints(first.checkpoints) or first.finished
+    assert resumed.final_model.is_file()
+    assert json.loads((resumed.path / "decisions.json").read_text()) == written
 
 
 def test_another_kind_of_machine_decides_anew(
