@@ -20,7 +20,7 @@ from rl_coordconv.envs import BACKENDS, HALVING, MAX_FRAMES, canonical_game
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import EXTRACTORS, Pool, check_extractor
-from rl_coordconv.hyperparameters import ALGORITHMS
+from rl_coordconv.hyperparameters import ALGORITHMS, PPOConfig
 from rl_coordconv.layers import CoordInit
 from rl_coordconv.machine import check_device
 from rl_coordconv.options import check_folder_name, check_values, fill, fits, read_yaml
@@ -123,6 +123,8 @@ class RunConfig:
         if not isinstance(values, section):
             raise UserError(f"hyperparameters of {self.algo} are a {section.__name__}, got {values}")
         check_values(values, f"{self.algo}.")
+        if isinstance(values, PPOConfig) and values.batch_size < 2:  # whose advantages have no deviation
+            raise UserError(f"{self.algo}.batch_size is {values.batch_size}: it must be 2 or more")
         rollout = self.n_envs * getattr(values, "n_steps", 1)
         if rollout % getattr(values, "batch_size", 1):
             raise UserError(

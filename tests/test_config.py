@@ -81,6 +81,10 @@ BAD = {
     "not a number": (["--game", "pong", "--ppo.learning_rate", "nan"], "ppo.learning_rate is nan"),
     "gamma above one": (["--game", "pong", "--ppo.gamma", "1.5"], "between 0 and 1"),
     "batch does not divide": (["--game", "pong", "--ppo.batch_size", "300"], "does not divide"),
+    "batch of one": (
+        ["--game", "pong", "--n-envs", "1", "--ppo.n_steps", "4", "--ppo.batch_size", "1"],
+        "ppo.batch_size is 1: it must be 2 or more",
+    ),
     "no CUDA": (["--game", "pong", "--device", "cuda:9"], "device 'cuda:9' is not there"),
     "unknown device": (["--game", "pong", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
     "coordinate layer": (["--game", "pong", "--coord-layers", "[7]"], "coord_layers"),
