@@ -37,10 +37,10 @@ class FastOnPolicyAlgorithm(FastRollout):
     Mixin before SB3's ``PPO`` or ``A2C``: the same constructor with five more keywords.
 
     With their defaults the algorithm is SB3's own code. With ``buffer="device"`` it is this package's, equal
-    to SB3's to the bit on the CPU but for the order of sums in ``channels_last`` (in which SB3 itself convolves
-    the transposed frames of backend ``gymnasium``), in the fused Adam (unless ``optimizer_kwargs`` say
-    ``fused=False``) and in halves. Each side opens the other's zip files. Policies
-    that are not of frames and discrete actions are left to SB3's code.
+    to SB3's to the bit on the CPU but for the order of sums in ``channels_last`` (in which SB3 itself
+    convolves the transposed frames of backend ``gymnasium``), in the fused Adam (unless ``optimizer_kwargs``
+    say ``fused=False``) and in halves. Each side opens the other's zip files. Policies that are not of frames
+    and discrete actions are left to SB3's code.
 
     On a GPU, acts and minibatches are CUDA graphs (with ``target_kl``, acts alone).
 

@@ -141,8 +141,7 @@ def synchronise(device: str) -> None:
 
 
 def memory(device: str) -> float:
-    """Return the largest memory so far in MB: of the GPU, or of this process and its children."""
+    """Return the largest memory so far in MB: of the GPU, or of this process without its children."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 1e6
-    usage = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -20,7 +20,7 @@ class Row:
 
     :param rate: Median, lowest and highest rate per second of all rounds
     :param ratio: The same of the ratio to the reference within a round; None without a reference
-    :param memory: Largest memory in MB
+    :param memory: Largest memory in MB, of the main process or the GPU
     """
 
     case: str
@@ -57,7 +57,8 @@ def markdown(result: dict[str, Any]) -> str:
     """Return a benchmark's result as a Markdown table."""
     benchmark = BENCHMARKS[result["what"]]
     ratio = f"ratio to {benchmark.reference} [min, max]"
-    lines = [f"| case | peer | {benchmark.unit} [min, max] | {ratio} | memory, MB |", "|---|---|---|---|---|"]
+    memory = "memory of main process or GPU, MB"
+    lines = [f"| case | peer | {benchmark.unit} [min, max] | {ratio} | {memory} |", "|---|---|---|---|---|"]
     for row in summarise(result):
         rate = "{:,.0f} [{:,.0f}, {:,.0f}]".format(*row.rate)
         lines.append(f"| {row.case} | {row.peer} | {rate} | {written(row)} | {row.memory:,.0f} |")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rl_coordconv.benchmark.layer import IMAGES
-from rl_coordconv.benchmark.measure import BENCHMARKS, measure
+from rl_coordconv.benchmark.measure import BENCHMARKS, measure, memory
 from rl_coordconv.benchmark.pages import FILES, machine_name, read_results, write_pages
 from rl_coordconv.benchmark.report import markdown, summarise
 from rl_coordconv.benchmark.setting import Setting
@@ -36,6 +38,14 @@ def test_ratios_are_taken_within_a_round() -> None:
 def test_without_the_reference_there_is_a_rate_and_no_ratio() -> None:
     table = markdown(result(native=rates(200, 100, 240)))
     assert table.splitlines()[-1] == "| Pong | native | 200 [100, 240] | - | 100 |"
+
+
+def test_memory_is_that_of_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of children the system counts those that have ended, and not those at work."""
+    peaks = {resource.RUSAGE_SELF: 300_000, resource.RUSAGE_CHILDREN: 50_000}
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=peaks[who]))
+    assert memory("cpu") == 300
+    assert "memory of main process" in markdown(result(native=rates(1)))
 
 
 def test_every_reference_is_a_peer_and_every_peer_can_be_typed() -> None:
