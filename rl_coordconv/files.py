@@ -50,6 +50,19 @@ def check_place_of(path: Path, what: str) -> None:
         raise UserError(f"folder '{path.parent}' of {what} '{path}' does not exist")
 
 
+def check_can_hold_files(folder: Path, what: str) -> None:
+    """
+    Refuse a folder that cannot be made or written to, before the work for it is done; nothing is made.
+
+    :param folder: Where it is to be, with the folders above it
+    :param what: What it is, for the message
+    :raises UserError: What is there already does not let it
+    """
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"{what} '{folder}' cannot be made: '{place}' is not a folder that can be written to")
+
+
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """

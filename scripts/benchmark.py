@@ -23,11 +23,12 @@ with script_needs("report"):
     import torch
 
     from rl_coordconv.benchmark.measure import BENCHMARKS, Rounds, measure
-    from rl_coordconv.benchmark.pages import write_pages, write_result
+    from rl_coordconv.benchmark.pages import machine_name, write_pages, write_result
     from rl_coordconv.benchmark.report import markdown
     from rl_coordconv.benchmark.setting import Setting
     from rl_coordconv.cli import gather_list, parse_dataclass, underscored
     from rl_coordconv.envs import canonical_game
+    from rl_coordconv.files import check_can_hold_files
     from rl_coordconv.machine import check_device, versions
 
 ALGOS = {"ppo": 8, "a2c": 16}
@@ -96,6 +97,7 @@ def main(args: Sequence[str]) -> None:
     if config.what == "page":
         write_pages(Path(config.output))
         return
+    check_can_hold_files(Path(config.output) / machine_name(versions(config.device)), "output folder")
     for what in BENCHMARKS if config.what == "all" else (config.what,):
         for algo in config.algo if what == "train" else config.algo[:1]:
             run(config, what, algo, f"python scripts/benchmark.py {shlex.join(args)}")

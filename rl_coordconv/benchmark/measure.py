@@ -42,7 +42,7 @@ def measure(what: str, peers: Sequence[str], setting: Setting, rounds: int, seco
     :param setting: What they work on
     :param rounds: Measurements of each peer
     :param seconds: How long a measurement takes at least
-    :raises UserError: A peer died
+    :raises UserError: A peer died, or this machine can have none of them
     """
     measured: Rounds = {}
     with contextlib.ExitStack() as stack:
@@ -53,6 +53,8 @@ def measure(what: str, peers: Sequence[str], setting: Setting, rounds: int, seco
                 print(f"{peer} left out: {reason}", file=sys.stderr)
             else:
                 workers[peer] = pipe
+        if not workers:
+            raise UserError(f"nothing to measure: this machine has none of {', '.join(peers)}")
         for number in track(range(rounds), description=what):
             for peer in list(workers)[:: -1 if number % 2 else 1]:
                 workers[peer].send("go")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_coordconv.benchmark.measure import BENCHMARKS
-from rl_coordconv.benchmark.report import markdown, plot, summarise, written
+from rl_coordconv.benchmark.report import markdown, plot, sessions, summarise, with_earlier, written
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import write_text
 
@@ -47,7 +47,7 @@ def machine_name(machine: dict[str, str]) -> str:
 
 def write_result(output: Path, file: str, result: dict[str, Any]) -> Path:
     """
-    Write a result and make its machine's page and the overview anew.
+    Write a result, with what its file has of peers not measured again; make page and overview anew.
 
     :param output: The folder that holds a folder per machine
     :param file: One of ``FILES``
@@ -60,6 +60,8 @@ def write_result(output: Path, file: str, result: dict[str, Any]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output folder '{folder}' cannot be made: {error}") from None
+    if before := read_results(folder).get(file):
+        result = with_earlier(result, before)
     write_text(folder / f"{file}.json", json.dumps(result, indent=1) + "\n")
     write_pages(output)
     return folder / "README.md"
@@ -97,19 +99,23 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in machine.items())]
     for file, result in results.items():
         benchmark = BENCHMARKS[result["what"]]
-        n_rounds = max(len(values) for peers in result["rounds"].values() for values in peers.values())
         lines += [
             "",
             f"## {benchmark.title}" + (f", {result['algo'].upper()}" if result.get("algo") else ""),
             "",
-            f"`{result['command']}`, {result['date']}: {n_rounds} rounds in turns, each "
-            + (f"of {result['seconds']:g} s or more." if result["seconds"] else "of a fixed piece of work."),
-            "",
+            *(line for session in sessions(result) for line in (how_measured(session), "")),
             markdown(result),
             "",
             f"![{benchmark.title}: speed of each peer]({file}.png)",
         ]
     return "\n".join(lines) + "\n"
+
+
+def how_measured(session: dict[str, Any]) -> str:
+    """Return the sentence that says how a session was measured."""
+    n_rounds = max(len(values) for peers in session["rounds"].values() for values in peers.values())
+    each = f"of {session['seconds']:g} s or more." if session["seconds"] else "of a fixed piece of work."
+    return f"`{session['command']}`, {session['date']}: {n_rounds} rounds in turns, each {each}"
 
 
 def overview(machines: dict[str, dict[str, dict[str, Any]]]) -> str:

@@ -32,20 +32,50 @@ class Row:
 
 def summarise(result: dict[str, Any]) -> list[Row]:
     """
-    Return a row per case and peer, in the order in which they were measured.
+    Return a row per case and peer, as last measured.
 
     :param result: A benchmark's JSON file
     """
     reference = BENCHMARKS[result["what"]].reference
-    rows = []
-    for case, peers in result["rounds"].items():
-        base = [value["rate"] for value in peers.get(reference, ())]
-        for peer, values in peers.items():
-            rates = [value["rate"] for value in values]
-            ratios = [rate / other for rate, other in zip(rates, base, strict=True)] if base else []
-            ratio = middle_and_ends(ratios) if ratios else None
-            rows.append(Row(case, peer, middle_and_ends(rates), ratio, values[-1]["memory"]))
-    return rows
+    rows: dict[tuple[str, str], Row] = {}
+    for session in sessions(result):
+        for case, peers in session["rounds"].items():
+            base = [value["rate"] for value in peers.get(reference, ())]
+            for peer, values in peers.items():
+                rates = [value["rate"] for value in values]
+                ratios = [rate / other for rate, other in zip(rates, base, strict=True)] if base else []
+                ratio = middle_and_ends(ratios) if ratios else None
+                row = Row(case, peer, middle_and_ends(rates), ratio, values[-1]["memory"])
+                rows.setdefault((case, peer), row)
+    cases = list(dict.fromkeys(case for case, _ in rows))
+    return sorted(rows.values(), key=lambda row: cases.index(row.case))
+
+
+def sessions(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what was measured in turns, each with its command and date, the newest first."""
+    return [result, *result.get("earlier", ())]
+
+
+def with_earlier(result: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return a benchmark's result with what was measured before and not again.
+
+    An earlier session stays whole, as ratios are taken within it.
+
+    :param result: What was just measured
+    :param before: The JSON file that it replaces
+    """
+    known, earlier = measured_pairs(result), []
+    for session in sessions(before):
+        if measured_pairs(session) - known:
+            known |= measured_pairs(session)
+            earlier.append({key: value for key, value in session.items() if key != "earlier"})
+    return {**result, "earlier": earlier} if earlier else result
+
+
+def measured_pairs(session: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return the cases and peers of a session."""
+    return {(case, peer) for case, peers in session["rounds"].items() for peer in peers}
 
 
 def middle_and_ends(values: list[float]) -> tuple[float, float, float]:

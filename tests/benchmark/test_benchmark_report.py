@@ -12,7 +12,7 @@ import pytest
 
 from rl_coordconv.benchmark.layer import IMAGES
 from rl_coordconv.benchmark.measure import BENCHMARKS, measure, memory
-from rl_coordconv.benchmark.pages import FILES, machine_name, read_results, write_pages
+from rl_coordconv.benchmark.pages import FILES, machine_name, read_results, write_pages, write_result
 from rl_coordconv.benchmark.report import markdown, summarise
 from rl_coordconv.benchmark.setting import Setting
 
@@ -46,6 +46,51 @@ def test_memory_is_that_of_the_process_alone(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=peaks[who]))
     assert memory("cpu") == 300
     assert "memory of main process" in markdown(result(native=rates(1)))
+
+
+def session(date: str, **cases: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    facts = {
+        "command": f"benchmark.py of {date}",
+        "date": date,
+        "seconds": 5.0,
+        "machine": {"cpu": "x", "cores": "2"},
+    }
+    return {"what": "env", **facts, "rounds": cases}
+
+
+def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
+    """With its own command and date, and ratios within its own rounds."""
+    write_result(
+        tmp_path,
+        "env",
+        session(
+            "2026-01-01",
+            Pong={"sb3-subproc": rates(100, 100), "native": rates(200, 200), "envpool": rates(300, 300)},
+            Qbert={"native": rates(7)},
+        ),
+    )
+    page = write_result(
+        tmp_path, "env", session("2026-02-02", Pong={"sb3-subproc": rates(50), "native": rates(250)})
+    )
+    write_result(tmp_path, "env", session("2026-03-03", Pong={"native": rates(260)}))
+    kept = read_results(page.parent)["env"]
+    assert [(row.case, row.peer, row.rate[0], row.ratio and row.ratio[0]) for row in summarise(kept)] == [
+        ("Pong", "native", 260, None),
+        ("Pong", "sb3-subproc", 50, 1.0),
+        ("Pong", "envpool", 300, 3.0),
+        ("Qbert", "native", 7, None),
+    ]
+    text = page.read_text()
+    assert all(
+        f"`benchmark.py of {date}`, {date}" in text for date in ("2026-01-01", "2026-02-02", "2026-03-03")
+    )
+    again = session(
+        "2026-04-04",
+        Pong={name: rates(1) for name in ("sb3-subproc", "native", "envpool")},
+        Qbert={"native": rates(1)},
+    )
+    write_result(tmp_path, "env", again)
+    assert read_results(page.parent)["env"] == again
 
 
 def test_every_reference_is_a_peer_and_every_peer_can_be_typed() -> None:

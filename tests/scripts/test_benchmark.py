@@ -48,6 +48,7 @@ def test_env_benchmark(
         (["env", "--n-envs", "8", "0"], "n_envs is [8, 0]"),
         (["env", "--game", "Brekout"], "Breakout"),
         (["page", "--output", "nowhere"], "'nowhere' holds no results"),
+        (["env", "--output", "/etc/passwd"], "'/etc/passwd' is not a folder that can be written to"),
     ],
 )
 def test_bad_input(
@@ -59,4 +60,21 @@ def test_bad_input(
 ) -> None:
     assert script("benchmark", *args) == 2
     assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_any_peer_nothing_is_written(
+    script: Callable[..., int],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hidden = tmp_path_factory.mktemp("modules")
+    (hidden / "envpool.py").write_text("raise ModuleNotFoundError('no envpool', name='envpool')\n")
+    monkeypatch.syspath_prepend(hidden)  # which the peer's process inherits
+    assert script("benchmark", "env", "--peers", "envpool", "--device", "cpu", "--output", "out") == 2
+    said = capsys.readouterr().err
+    assert "envpool is not installed" in said
+    assert "error: nothing to measure: this machine has none of envpool" in said
     assert list(tmp_path.iterdir()) == []
