@@ -29,6 +29,7 @@ class PPOConfig:
         ent_coef: Weight of the entropy bonus
         vf_coef: Weight of the value loss
         max_grad_norm: Largest norm of the gradient
+        adam_eps: Adam's epsilon
     """
 
     n_steps: int = 128
@@ -43,6 +44,7 @@ class PPOConfig:
     ent_coef: float = 0.01
     vf_coef: float = 0.5
     max_grad_norm: float = 0.5
+    adam_eps: float = 1e-5
 
 
 @dataclass

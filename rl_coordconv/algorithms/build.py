@@ -6,6 +6,7 @@ import dataclasses
 import pkgutil
 from typing import Any
 
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -18,6 +19,9 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import policy_kwargs
 from rl_coordconv.hyperparameters import ALGORITHMS
+
+EPSILONS = {"adam_eps": torch.optim.Adam, "rms_prop_eps": RMSpropTFLike}
+"""Hyperparameters that are an optimizer's epsilon, and say which optimizer."""
 
 SWITCHES = ("precision", "compile", "channels_last", "buffer", "strict")
 
@@ -72,7 +76,8 @@ def from_spaces(
 def sb3_arguments(config: RunConfig) -> dict[str, Any]:
     """Return what SB3's own class would be given for a config."""
     values = dataclasses.asdict(config.hyperparameters)
-    values.pop("rms_prop_eps", None)
+    for name in EPSILONS:
+        values.pop(name, None)
     for name in [name for name in values if f"{name}_schedule" in values]:
         values[name] = schedule(values[name], values.pop(f"{name}_schedule"))
     return {**values, "device": config.device, "seed": config.seed, "policy_kwargs": _policy_kwargs(config)}
@@ -84,8 +89,9 @@ def schedule(value: float, name: str) -> float | LinearSchedule:
 
 
 def _policy_kwargs(config: RunConfig) -> dict[str, Any]:
-    """Return SB3's ``policy_kwargs`` for the config's extractor (and A2C's TF-style RMSprop)."""
+    """Return SB3's ``policy_kwargs`` for the config's extractor and optimizer."""
     policy = policy_kwargs(config.extractor, **config.extractor_options)
-    if (eps := getattr(config.hyperparameters, "rms_prop_eps", None)) is not None:
-        policy |= {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": eps}}
+    for name, optimizer in EPSILONS.items():
+        if (eps := getattr(config.hyperparameters, name, None)) is not None:
+            policy |= {"optimizer_class": optimizer, "optimizer_kwargs": {"eps": eps}}
     return policy
