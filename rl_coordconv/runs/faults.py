@@ -43,6 +43,12 @@ class FiniteLoss(BaseCallback):
     """Stop after an update whose loss is NaN or infinite, before anything of it is saved."""
 
     def _on_rollout_start(self) -> None:
+        self._check()
+
+    def _on_training_end(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
         losses = {key: value for key, value in self.logger.name_to_value.items() if "loss" in key}
         if bad := [key for key, value in losses.items() if not math.isfinite(value)]:
             raise FloatingPointError(f"{bad[0]} is {losses[bad[0]]}")

@@ -136,23 +136,21 @@ def learn(
     for key, value in (pending_log or {}).items():
         logger.record(key, value)
     checkpoints = Checkpoints(folder, config)
-    evaluation = PeriodicEvaluation(folder, config)
+    evaluation = PeriodicEvaluation(folder, config, checkpoints)
     progress = ProgressReport(folder, config)
     # The checkpoint stands before the evaluation: a signal saves at once, resuming evaluates what was due.
     log, extras = EpisodeLog(folder, config), TensorBoardExtras(folder, config)
     callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, progress]
-    for callback in callbacks:
-        callback.init_callback(model)  # also where no step is left to train
+    progress.init_callback(model)  # it reports before training starts
     try:
         with progress.until_the_end(), explained(model, config, folder):
-            remaining = config.total_timesteps - model.num_timesteps
-            if remaining > 0:
-                model.learn(
-                    remaining,
-                    callback=list(callbacks),
-                    log_interval=ALGORITHMS[config.algo].log_interval,
-                    reset_num_timesteps=False,
-                )
+            # Where no step is left, it still lets the callbacks begin and end.
+            model.learn(
+                max(config.total_timesteps - model.num_timesteps, 0),
+                callback=callbacks,
+                log_interval=ALGORITHMS[config.algo].log_interval,
+                reset_num_timesteps=False,
+            )
             evaluation.final()
             save_model(model, folder.final_model)
     finally:

@@ -147,9 +147,9 @@ def test_signal_saves_and_resume_finishes_one_unbroken_curve(curves, tmp_path, s
 
 def test_only_the_newest_checkpoints_stay_and_are_sb3_zips(finished_run):
     checkpoints = list_checkpoints(finished_run.checkpoints)
-    assert [int(path.name.split("_")[1]) for path in checkpoints] == [192, 128, 64]
+    assert [int(path.name.split("_")[1]) for path in checkpoints] == [256, 192, 128]
     model = stable_baselines3.PPO.load(checkpoints[0], device="cpu")
-    assert model.num_timesteps == 192
+    assert model.num_timesteps == 256
 
 
 def test_damaged_checkpoint_is_always_seen(finished_run, tmp_path):
