@@ -17,7 +17,7 @@ from rl_coordconv.algorithms import build
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.hyperparameters import ALGORITHMS
-from rl_coordconv.machine import available_cores
+from rl_coordconv.machine import available_cores, enough_memory
 from rl_coordconv.runs import decisions
 from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, TensorBoardExtras
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
@@ -41,7 +41,7 @@ def train(config: RunConfig, command: str | None = None) -> RunFolder:
     folder.check_free()
     with training_env(config) as env:
         with decisions.decided(config) as (settled, known):
-            model = build(settled, env)
+            model = build_within_memory(settled, env)
             folder.create(config, command)
             decisions.keep(config, folder.path, known, model)
         with folder.lock():
@@ -77,11 +77,17 @@ def rebuild(config: RunConfig, folder: RunFolder, env: VecEnv) -> OnPolicyAlgori
     """Return the untrained algorithm of a run that exists, as fast as it was decided for the run."""
     kept = decisions.read(folder.path / decisions.FILE)
     if kept:
-        return build(decisions.settled(config, kept), env)
+        return build_within_memory(decisions.settled(config, kept), env)
     with decisions.decided(config) as (settled, known):
-        model = build(settled, env)
+        model = build_within_memory(settled, env)
         decisions.keep(config, folder.path, known, model)
     return model
+
+
+def build_within_memory(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
+    """Return the untrained algorithm, or say in one line what to lower where memory is too small for it."""
+    with enough_memory(f"features_dim, n_envs or {config.algo}.n_steps"):
+        return build(config, env)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,22 @@ def test_out_of_memory_says_what_to_lower(script, capsys, monkeypatch):
     assert "out of memory: lower n_envs or ppo.batch_size" in one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("features-dim", 99_999_999_999),
+        ("features-dim", 999_999_999_999_999_999),
+        ("ppo.n_steps", 32 * 10**11),
+    ],
+)
+def test_what_is_larger_than_memory_is_one_line_and_leaves_nothing(option, value, script, capsys, tmp_path):
+    assert script("train", *OPTIONS, f"--{option}", value) == 2
+    error = one_line(capsys)
+    assert "out of memory before the first step: lower" in error
+    assert option.replace("-", "_") in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_dead_environment_process_is_one_line(script, run, capsys, monkeypatch):
     from rl_coordconv.runs import train as module
 
