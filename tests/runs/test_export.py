@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -164,6 +165,15 @@ def test_curve_is_that_of_the_run(tmp_path):
     assert total == pytest.approx(returns.sum(), abs=0.01 * len(returns))
     assert int(rows[-1][0]) == steps.max()
     assert imageio.imread(tmp_path / "curve.png").std() > 0
+
+
+def test_who_may_read_it_follows_the_umask(script, trained, tmp_path):
+    before = os.umask(0o027)
+    try:
+        assert script("export", trained, "agent") == 0
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "agent").iterdir()} == {"0o640"}
 
 
 def test_json_that_cannot_be_written_is_refused_before_a_game(exported, script, capsys, tmp_path):
