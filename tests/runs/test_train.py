@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,7 +224,27 @@ def test_foreign_zip_needs_trust(finished_run, script, capsys, tmp_path):
     assert "--trust" in capsys.readouterr().err
     args = ("--trust", "--algo", "ppo", "--game", "freeway", "--games", 1)
     assert script("evaluate", foreign, *args) == 0
-    assert (tmp_path / "evaluation.json").is_file()
+    assert list(tmp_path.iterdir()) == [foreign], "it is in no run folder"
+    assert script("evaluate", foreign, *args, "--json", "e.json") == 0
+    assert (tmp_path / "e.json").is_file()
+
+
+def test_the_result_goes_into_the_run_folder_whichever_agent_of_it_plays(finished_run, script, tmp_path):
+    run = RunFolder(shutil.copytree(finished_run.path, tmp_path / "run"))
+    checkpoint = list_checkpoints(run.checkpoints)[0]
+    assert script("evaluate", checkpoint, "--games", 1) == 0
+    assert json.loads((run.path / "evaluation.json").read_text())["agent"].endswith(checkpoint.name)
+    assert not (run.checkpoints / "evaluation.json").exists()
+
+
+def test_a_run_folder_that_takes_no_result_is_one_line_before_a_game(finished_run, script, capsys, tmp_path):
+    run = RunFolder(shutil.copytree(finished_run.path, tmp_path / "run"))
+    (run.path / "evaluation.json").mkdir()
+    assert script("evaluate", run.path, "--games", 1) == 2
+    captured = capsys.readouterr()
+    assert "is a folder" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out
 
 
 @pytest.mark.parametrize(
