@@ -265,3 +265,20 @@ def test_bad_evaluate_input_is_one_line(args, says, script, capsys, tmp_path):
     assert error.count("\n") == 1
     assert says in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--resume"],
+        ["--resume="],
+        ["--resume", "run", "--seed", "2"],
+        ["--seed", "2", "--resume", "run"],
+        ["--seed=2", "--resume=run"],
+        ["run", "--resume"],
+    ],
+)
+def test_resume_beside_other_options_says_what_is_allowed(args, script, capsys, tmp_path):
+    assert script("train", *args) == 2
+    assert capsys.readouterr().err.startswith("error: --resume takes one run folder and no other option")
+    assert not list(tmp_path.iterdir())
