@@ -29,7 +29,7 @@ with script_needs("train"):
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
     from rl_coordconv.runs.export import MODEL
     from rl_coordconv.runs.foreign import load_zip
-    from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, shift_effects
+    from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, policy_with_values, shift_effects
     from rl_coordconv.runs.video import check_picture_path, film_game, write_video
 
 
@@ -104,6 +104,8 @@ def main(args: Sequence[str]) -> None:
         )
     else:
         model, run, model_file = load_run(config.agent, config.device)
+    if config.positions:
+        policy_with_values(model)  # refused before games are played
     with contextlib.closing(make_eval_env(run, min(config.n_envs, config.games))) as env:
         returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic)
     Console().print(score_table(f"{run.game}: {model_file}", returns))

@@ -112,6 +112,18 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
     assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
 
 
+def test_positions_of_an_agent_without_action_probabilities_are_refused_before_a_game(
+    script, tmp_path, capsys
+):
+    save("dqn", tmp_path / "agent.zip")
+    say = ("--algo", "dqn", "--game", "pong", "--extractor", "cnn", "--games", 1)
+    assert script("evaluate", "agent.zip", *say, "--positions", "a.png") == 2
+    captured = capsys.readouterr()
+    assert "positions needs an agent with actor and critic" in captured.err
+    assert not captured.out
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
+
+
 def rl_zoo_schedule(tmp_path: Path) -> None:
     """Write a zip whose schedules are functions of a package that is not installed."""
     module = types.ModuleType("rl_zoo3_missing.utils")
