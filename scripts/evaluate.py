@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.errors import exit_on_user_error, script_needs
 
 with script_needs("train"):
     from rich.console import Console
@@ -25,6 +25,7 @@ with script_needs("train"):
     from rl_coordconv.extractors import Pool
     from rl_coordconv.files import check_place_of, write_text
     from rl_coordconv.machine import check_device
+    from rl_coordconv.options import check_values
     from rl_coordconv.runs.agent import find_run, load_run
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
     from rl_coordconv.runs.export import MODEL
@@ -84,9 +85,7 @@ class EvaluateConfig:
 def main(args: Sequence[str]) -> None:
     """Evaluate, print a table, write JSON and on request a video."""
     config = parse_dataclass(EvaluateConfig, args, prog="evaluate.py")
-    for name in ("games", "n_envs", "max_steps"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} is {getattr(config, name)}: it must be 1 or more")
+    check_values(config)
     check_device(config.device)
     videos = [path for path in (config.gif, config.mp4) if path is not None]
     for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):

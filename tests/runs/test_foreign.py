@@ -105,10 +105,17 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
         (("--algo", "ppo", "--game", "pong", "--extractor", "cnn", "--pool", "max"), "has no option 'pool'"),
         (("--algo", "ppo", "--game", "pong", "--trust", "--coord-scale", 1), "leave out coord_scale"),
         (("--coord-scale", 1), "needs --algo, --game and --extractor"),
+        (
+            ("--algo", "dqn", "--game", "pong", "--extractor", "cnn"),
+            "it has no tensor 'q_net.features_extractor",
+        ),
         ((), "say what it is with --algo"),
     ):
         assert script("evaluate", *say, *args) == 2
         assert says in capsys.readouterr().err
+    for path, says in ((tmp_path, "is not a file"), ("no.zip", "does not exist")):
+        assert script("evaluate", path, "--algo", "ppo", "--game", "pong", "--extractor", "cnn") == 2
+        assert f"model '{path}' {says}" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
 
 
