@@ -52,6 +52,13 @@ def test_configs_and_files_that_pages_name_are_there() -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_no_page_installs_from_pypi_what_is_not_there_yet() -> None:
+    pages = [*PAGES, ROOT / "README.md"]
+    assert [
+        page.name for page in pages if "pip install rl-coordconv" in page.read_text(encoding="utf-8")
+    ] == []
+
+
 def test_tests_that_the_page_on_reliability_names_are_there() -> None:
     text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text)
