@@ -109,6 +109,17 @@ def test_loads_whatever_the_switches_of_its_run_and_starts_no_game(says, instead
     assert actions.shape == (16,)
 
 
+def test_learns_on_with_as_many_environments_as_its_run_had(exported):
+    model = load_agent(exported, "cpu")
+    before = {name: weight.clone() for name, weight in model.policy.state_dict().items()}
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    snippet = page[page.index("from rl_coordconv import make_atari_vec_env") :].partition("```")[0]
+    exec(snippet.replace('"Breakout"', '"Freeway"').replace("10_000", "128"), {"model": model})
+    assert model.num_timesteps == 128
+    assert not all(torch.equal(weight, before[name]) for name, weight in model.policy.state_dict().items())
+    model.get_env().close()
+
+
 def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
     assert {path.name for path in exported.iterdir()} == FILES
     card = (exported / "README.md").read_text()
