@@ -48,8 +48,10 @@ class OneLineParser(ArgumentParser):
             r'key "([\w.]+)": Does not validate.*Subtypes: \[(.*?)\] .*Given value: (.*)$', text
         )
         if union:
-            types = union[2].replace("<class '", "").replace("'>", "").replace("NoneType", "null")
-            return f"{union[1]} is {union[3]}: it must be {types.replace(', ', ' or ')}"
+            kinds = re.findall(r"<class '\w+'>|[\w.]+\[.*?\]|[\w.]+", union[2])
+            types = " or ".join(_readable(kind) for kind in kinds).replace("NoneType", "null")
+            choices = [choice for kind in kinds for choice in _choices(kind)]
+            return f"{union[1]} is {union[3]}: it must be {types}{nearest(union[3], choices)}"
         if unknown:
             group = re.search(r"Group '(\w+)'", text)
             return self._unknown_option(f"{group[1]}." if group else "", unknown[1] or unknown[2])

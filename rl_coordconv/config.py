@@ -202,7 +202,10 @@ def build_parser() -> OneLineParser:
     """Return the parser of ``scripts/train.py``: every field of :class:`RunConfig`, and ``--config``."""
     from rl_coordconv.cli import OneLineParser  # of the extra [train]; loading an agent does without
 
-    parser = OneLineParser(prog="train.py", description="Train an agent on an Atari game.")
+    parser = OneLineParser(
+        prog="train.py",
+        description="Train an agent on an Atari game, or go on with a run: --resume RUN and nothing else.",
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(RunConfig, fail_untyped=True, skip={"hyperparameters"})
     for name, algorithm in ALGORITHMS.items():

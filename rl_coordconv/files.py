@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,12 +43,18 @@ def check_place_of(path: Path, what: str) -> None:
 
     :param path: Where it is to be
     :param what: What it is, for the message
-    :raises UserError: Its folder does not exist, or it is a folder itself
+    :raises UserError: Its folder does not exist or takes no new file, or it is a folder itself
     """
     if path.is_dir():
         raise UserError(f"{what} '{path}' is a folder")
     if not path.absolute().parent.is_dir():
         raise UserError(f"folder '{path.parent}' of {what} '{path}' does not exist")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        detail = error.strerror or error
+        raise UserError(f"folder '{path.parent}' of {what} '{path}' cannot be written: {detail}") from None
 
 
 def check_can_hold_files(folder: Path, what: str) -> None:

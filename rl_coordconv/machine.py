@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -42,6 +43,28 @@ def describe(device: str = "auto") -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name(device if device.startswith("cuda") else None)
     return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory, of the CPU or a GPU, is used up."""
+    words = ("can't allocate memory", "Storage size calculation overflowed")  # a RuntimeError of torch
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
+
+
+@contextlib.contextmanager
+def enough_memory(lower: str) -> Iterator[None]:
+    """
+    Around making something large: say what to lower where there is not enough memory for it.
+
+    :param lower: The options that its size depends on
+    :raises UserError: Memory is used up
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"out of memory before the first step: lower {lower}") from None
 
 
 def check_device(device: str) -> None:

@@ -4,7 +4,7 @@ The main job in a few minutes: train CNN and CoordConv on a real Atari game, eva
 python scripts/demo.py
 
 On disk afterwards: ``runs/demo/<game>/{cnn,coordconv}/seed1/`` (two runs), ``runs/demo/curves.png`` and
-``runs/demo/coordconv.gif``. Started again, it continues what was not finished.
+``runs/demo/coordconv.gif``. Started again with the same options, it continues what was not finished.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rl_coordconv.errors import exit_on_user_error, script_needs
+from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
 
 with script_needs("video"):
     import imageio.v3  # noqa: F401  # at the end; it should not be missing only then
@@ -41,11 +42,13 @@ def main(args: Sequence[str]) -> None:
     start = time.monotonic()
     base = parse_config(["--config", str(CONFIG), *args])
     configs = [dataclasses.replace(base, extractor=arm, arm=arm).validate() for arm in ARMS]
+    command = shlex.join(["python", "scripts/demo.py", *args])
+    for config in configs:
+        check_same_options(config)
     try:
-        command = shlex.join(["python", "scripts/demo.py", *args])
         runs = [train_or_continue(config, command) for config in configs]
     except Interrupted:
-        print("stopped and saved: 'make demo' continues from here", file=sys.stderr)
+        print(f"stopped and saved: continue with {command}", file=sys.stderr)
         raise SystemExit(130) from None
     experiment = Path(base.output) / str(base.name)
     Console().print(evaluate(runs, base))
@@ -62,6 +65,30 @@ def main(args: Sequence[str]) -> None:
         f"  runs     {', '.join(str(run.path) for run in runs)}\n"
         f"  compare  {Path(sys.executable).parent / 'tensorboard'} --logdir {experiment}"
     )
+
+
+def check_same_options(config: RunConfig) -> None:
+    """Refuse other options than those that an earlier demo began the run of an arm with."""
+    run = RunFolder(config.folder)
+    if not run.config_file.exists():
+        return
+    there, wanted = flat(run.load_config()), flat(config)
+    shared = [name for name in wanted if name in there]
+    if differ := [
+        f"{name} {there[name]}, not {wanted[name]}" for name in shared if there[name] != wanted[name]
+    ]:
+        raise UserError(
+            f"run '{run.path}' was begun with {'; '.join(differ)}: give its options again to continue, "
+            "or another --name"
+        )
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """Return the options that a run learns with, those of the algorithm among them."""
+    values = config.to_dict()
+    del values["output"]  # the folder is the same however it is written
+    section = values.pop(config.algo)
+    return {**values, **{f"{config.algo}.{name}": value for name, value in section.items()}}
 
 
 def train_or_continue(config: RunConfig, command: str) -> RunFolder:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.errors import exit_on_user_error, script_needs
 
 with script_needs("train"):
     from rich.console import Console
@@ -25,10 +25,12 @@ with script_needs("train"):
     from rl_coordconv.extractors import Pool
     from rl_coordconv.files import check_place_of, write_text
     from rl_coordconv.machine import check_device
-    from rl_coordconv.runs.agent import load_run
+    from rl_coordconv.options import check_values
+    from rl_coordconv.runs.agent import find_run, load_run
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
+    from rl_coordconv.runs.export import MODEL
     from rl_coordconv.runs.foreign import load_zip
-    from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, shift_effects
+    from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, policy_with_values, shift_effects
     from rl_coordconv.runs.video import check_picture_path, film_game, write_video
 
 
@@ -43,7 +45,7 @@ class EvaluateConfig:
         seed: Seed of games and action sampling
         deterministic: Take the likeliest action instead of sampling, as is usual outside Atari
         device: auto, cpu, cuda or cuda:N
-        json: Where to write the result (default: evaluation.json in the run folder)
+        json: Where to write the result (default: evaluation.json in the run folder, if it is in one)
         gif: Also film one game as a GIF
         mp4: Also film one game as an MP4
         max_steps: Longest film, in steps of 1/15 second
@@ -83,31 +85,33 @@ class EvaluateConfig:
 def main(args: Sequence[str]) -> None:
     """Evaluate, print a table, write JSON and on request a video."""
     config = parse_dataclass(EvaluateConfig, args, prog="evaluate.py")
-    for name in ("games", "n_envs", "max_steps"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} is {getattr(config, name)}: it must be 1 or more")
+    check_values(config)
     check_device(config.device)
     videos = [path for path in (config.gif, config.mp4) if path is not None]
     for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):
         check_picture_path(path, suffix)
-    if config.json is not None:
-        check_place_of(config.json, "json")
     given = {name: getattr(config, name) for name in ("coord_layers", "with_r", "coord_scale", "pool")}
     options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm
-    if config.trust or config.algo or config.game or config.extractor or options:
+    is_foreign = config.trust or config.algo or config.game or config.extractor or options
+    output = config.json if config.json or is_foreign else place_in_run(config.agent)
+    if output is not None:
+        check_place_of(output, "json")
+    if is_foreign:
         model, run, model_file = load_zip(
             config.agent, config.algo, config.game, config.extractor, config.trust, config.device, **options
         )
     else:
         model, run, model_file = load_run(config.agent, config.device)
+    if config.positions:
+        policy_with_values(model)  # refused before games are played
     with contextlib.closing(make_eval_env(run, min(config.n_envs, config.games))) as env:
         returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic)
     Console().print(score_table(f"{run.game}: {model_file}", returns))
-    result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
-    output = config.json or model_file.with_name("evaluation.json")
-    write_text(output, json.dumps({**result, "returns": returns, "lengths": lengths}, indent=2) + "\n")
-    print(f"wrote {output}")
+    if output is not None:
+        result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
+        write_text(output, json.dumps({**result, "returns": returns, "lengths": lengths}, indent=2) + "\n")
+        print(f"wrote {output}")
     if videos:
         frames, score = film_game(model, run, config.seed, config.deterministic, config.max_steps)
         for path in videos:
@@ -117,6 +121,12 @@ def main(args: Sequence[str]) -> None:
         effects = shift_effects(model, collect_frames(model, run, config.seed))
         draw_shift_effects(effects, f"{run.game}/{run.arm}/seed{run.seed}", config.positions)
         print(f"wrote {config.positions}: what a shifted screen does to the agent")
+
+
+def place_in_run(agent: Path) -> Path | None:
+    """Return where the result goes without ``--json``; an exported agent stays as it was handed on."""
+    folder, model_file = find_run(agent)
+    return None if model_file.name == MODEL else folder.path / "evaluation.json"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ with script_needs("train"):
 def main(args: Sequence[str]) -> None:
     """Train, or resume with ``--resume RUN``."""
     try:
-        if args and args[0].startswith("--resume"):
+        if any(arg.partition("=")[0] == "--resume" for arg in args):
             folder = resume(resume_target(args))
         else:
             folder = train(parse_config(args), shlex.join(["python", "scripts/train.py", *args]))
@@ -34,8 +34,8 @@ def main(args: Sequence[str]) -> None:
 
 def resume_target(args: Sequence[str]) -> str:
     """Return the folder after ``--resume``; the run's options are in its config.yaml."""
-    words = [*args[0].split("=", 1), *args[1:]]
-    if len(words) != 2 or not words[1]:
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--resume=") else [arg])]
+    if len(words) != 2 or words[0] != "--resume" or not words[1]:
         raise UserError("--resume takes one run folder and no other option (its config.yaml says the rest)")
     return words[1]
 

@@ -42,7 +42,7 @@ def test_every_option_in_a_command_is_one_that_its_script_has(script, capsys) ->
             assert script(name, *([words[0]] if name == "tasks" and words else []), "--help") == 0
             options[tool] = set(re.findall(r"--[\w.-]+", capsys.readouterr().out.replace("_", "-")))
         used = {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
-        assert used - options[tool] <= {"--resume"}, f"{name} {args}"
+        assert used <= options[tool], f"{name} {args}"
 
 
 def test_configs_and_files_that_pages_name_are_there() -> None:
@@ -50,6 +50,13 @@ def test_configs_and_files_that_pages_name_are_there() -> None:
     named = re.findall(r"\b(?:configs|tests|rl_coordconv|scripts)/[\w/.-]+\.(?:yaml|py|csv)\b", text)
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_no_page_installs_from_pypi_what_is_not_there_yet() -> None:
+    pages = [*PAGES, ROOT / "README.md"]
+    assert [
+        page.name for page in pages if "pip install rl-coordconv" in page.read_text(encoding="utf-8")
+    ] == []
 
 
 def test_tests_that_the_page_on_reliability_names_are_there() -> None:

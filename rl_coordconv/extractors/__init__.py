@@ -23,6 +23,7 @@ from rl_coordconv.errors import UserError, choose, nearest
 from rl_coordconv.extractors.image import ImageExtractor, Pool, see_coordinates
 from rl_coordconv.extractors.impala import CoordConvImpalaCNN, CoordConvImpalaPool
 from rl_coordconv.extractors.nature import CoordConvCombinedExtractor, CoordConvNatureCNN, CoordConvNaturePool
+from rl_coordconv.machine import enough_memory
 
 __all__ = [
     "EXTRACTORS",
@@ -112,13 +113,13 @@ def check_extractor(name: str, options: dict[str, Any], observation_space: space
     :param name: A name of :data:`EXTRACTORS`
     :param options: Arguments of :func:`policy_kwargs`
     :param observation_space: What it is to see
-    :raises UserError: It is unknown, lacks an option that is given, or refuses its value
+    :raises UserError: It is unknown, lacks an option that is given, refuses its value, or is too large
     """
     key = (name, repr(sorted(options.items())), repr(observation_space))
     if key in _MADE:  # making one takes 20 ms, and a comparison has hundreds of runs
         return
     kwargs = policy_kwargs(name, **options)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), enough_memory("features_dim, or width where there is one"):
         try:
             kwargs["features_extractor_class"](observation_space, **kwargs["features_extractor_kwargs"])
         except UserError as error:

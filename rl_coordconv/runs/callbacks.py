@@ -90,9 +90,9 @@ class TensorBoardExtras(RunCallback):
 
 class Checkpoints(RunCallback):
     """
-    Save at rollout boundaries: every ``checkpoint_freq`` steps, and when SIGINT or SIGTERM arrives.
+    Save at rollout boundaries: every ``checkpoint_freq`` steps, at the end, and when a signal asks to stop.
 
-    A second signal ends the process at once.
+    The signals are SIGINT and SIGTERM. A second signal ends the process at once.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
@@ -108,19 +108,35 @@ class Checkpoints(RunCallback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        print("\nstopping: finishing this rollout and saving (again to stop at once)", file=sys.stderr)
+        print("\nstopping: saving, after this rollout if one runs (again to stop at once)", file=sys.stderr)
         signal.signal(number, signal.SIG_DFL)
 
     def _on_rollout_start(self) -> None:
-        if self.signal is None and self.model.num_timesteps < self.last_step + self.config.checkpoint_freq:
-            return
+        if (
+            self.signal is not None
+            or self.model.num_timesteps >= self.last_step + self.config.checkpoint_freq
+        ):
+            self.save()
+        self.stop_if_asked()
+
+    def _on_training_end(self) -> None:
         self.save()
+        self.stop_if_asked()
+
+    def stop_if_asked(self, *_: object) -> None:
+        """
+        End training if a signal came; a callback of :func:`~.evaluation.play_games` too.
+
+        :raises Interrupted: A signal came
+        """
         if self.signal is not None:
             raise Interrupted(str(self.folder.path))
 
     def save(self) -> None:
-        """Write a checkpoint now."""
+        """Write a checkpoint, unless training went no further since the last."""
         assert isinstance(self.model, OnPolicyAlgorithm)
+        if self.model.num_timesteps == self.last_step:
+            return
         # The losses of the last update wait in the logger until the next dump.
         numbers = (int, float, np.floating)
         logged = self.logger.name_to_value.items()

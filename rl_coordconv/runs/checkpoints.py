@@ -107,7 +107,7 @@ def load_parameters(path: Path, device: torch.device | str) -> dict[str, Any]:
     :raises UserError: The zip is missing or damaged
     """
     if not path.is_file():
-        raise UserError(f"model '{path}' does not exist")
+        raise UserError(f"model '{path}' {'is not a file' if path.exists() else 'does not exist'}")
     try:
         _, parameters, _ = load_from_zip_file(path, load_data=False, device=device)
     except Exception as error:

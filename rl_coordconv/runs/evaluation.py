@@ -16,8 +16,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.callbacks import RunCallback
+from rl_coordconv.runs.callbacks import Checkpoints, Interrupted, RunCallback
 from rl_coordconv.runs.checkpoints import save_model
+from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.positions import bias_picture, positional_biases
 
 if TYPE_CHECKING:
@@ -130,11 +131,19 @@ class PeriodicEvaluation(RunCallback):
 
     It happens at rollout boundaries with random states of its own, so that a run with and one without
     evaluations train alike, and a resumed run like an uninterrupted one.
+
+    :param folder: The run's folder
+    :param config: The run's config
+    :param checkpoints: Say whether a signal came, and save then; the resume plays these games
     """
 
     env: VecEnv | None = None
     best = -float("inf")
     last_step = 0
+
+    def __init__(self, folder: RunFolder, config: RunConfig, checkpoints: Checkpoints) -> None:
+        super().__init__(folder, config)
+        self.checkpoints = checkpoints
 
     def _on_training_start(self) -> None:
         records = self.folder.read_evaluations()
@@ -145,6 +154,10 @@ class PeriodicEvaluation(RunCallback):
         self.best = float(np.mean(best_of(kept)["returns"])) if kept else self.best
         self.last_step = max((record["step"] for record in kept), default=0)
         self.folder.write_evaluations(kept)
+        if kept and best_of(kept)["step"] == self.num_timesteps:
+            # The process may have died between the line and the agent.
+            assert isinstance(self.model, OnPolicyAlgorithm)
+            save_model(self.model, self.folder.best_model)
 
     def _on_rollout_start(self) -> None:
         freq = self.config.eval_freq
@@ -161,6 +174,7 @@ class PeriodicEvaluation(RunCallback):
         Play games now, log them, and save the agent if it is the best so far.
 
         :param n_games: How many
+        :raises Interrupted: A signal came; a checkpoint is saved
         """
         assert isinstance(self.model, OnPolicyAlgorithm)
         n_envs = min(self.config.n_envs, n_games)
@@ -169,7 +183,13 @@ class PeriodicEvaluation(RunCallback):
             self.env = make_eval_env(self.config, n_envs)
         seed = self.config.seed + EVAL_SEED
         step = self.last_step = self.model.num_timesteps
-        returns, lengths = play_games(self.model, self.env, n_games, seed)
+        try:
+            returns, lengths = play_games(
+                self.model, self.env, n_games, seed, callback=self.checkpoints.stop_if_asked
+            )
+        except Interrupted:
+            self.checkpoints.save()
+            raise
         self.folder.append_evaluation({"step": step, "returns": returns, "lengths": lengths})
         mean = float(np.mean(returns))
         writer = self.logger.output_formats[0]

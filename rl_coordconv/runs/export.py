@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
@@ -127,7 +127,8 @@ def export_agent(
 def save_policy(policy: ActorCriticPolicy, path: Path) -> None:
     """Write a policy's weights as safetensors, the extractor that actor and critic share once."""
     weights = {name: value for name, value in policy.state_dict().items() if not name.startswith(ALIASES)}
-    save_file({name: value.contiguous() for name, value in weights.items()}, path)
+    # save_file() makes a file that only its owner may read.
+    path.write_bytes(save({name: value.contiguous() for name, value in weights.items()}))
 
 
 def with_shared_extractor(weights: dict[str, Tensor]) -> dict[str, Tensor]:

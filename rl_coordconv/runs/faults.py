@@ -7,12 +7,12 @@ import errno
 import math
 from collections.abc import Iterator
 
-import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
+from rl_coordconv.machine import is_out_of_memory
 from rl_coordconv.runs.checkpoints import newest_intact
 from rl_coordconv.runs.folder import Cause, RunFolder
 
@@ -43,6 +43,12 @@ class FiniteLoss(BaseCallback):
     """Stop after an update whose loss is NaN or infinite, before anything of it is saved."""
 
     def _on_rollout_start(self) -> None:
+        self._check()
+
+    def _on_training_end(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
         losses = {key: value for key, value in self.logger.name_to_value.items() if "loss" in key}
         if bad := [key for key, value in losses.items() if not math.isfinite(value)]:
             raise FloatingPointError(f"{bad[0]} is {losses[bad[0]]}")
@@ -85,7 +91,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _cause(error: BaseException, model: OnPolicyAlgorithm, config: RunConfig) -> tuple[Cause, str] | None:
     """Return what kind of fault an error is, and a line about it; None for an error of the program."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         batch = "batch_size" if hasattr(config.hyperparameters, "batch_size") else "n_steps"
         return "memory", f"out of memory: lower n_envs or {config.algo}.{batch} in config.yaml"
     if isinstance(error, OSError) and error.errno in STORAGE:

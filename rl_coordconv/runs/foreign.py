@@ -49,10 +49,10 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
     try:
         arguments: dict[str, Any] = {"device": config.device}
         if algo == "dqn":
+            features = weights["q_net.features_extractor.linear.0.weight"]
             *hidden, n_actions = layer_sizes(weights, "q_net.q_net.")
             net_arch: Any = hidden
             arguments["buffer_size"] = 1
-            features = weights["q_net.features_extractor.linear.0.weight"]
         else:
             pi, vf = (layer_sizes(weights, f"mlp_extractor.{name}_net.") for name in ("policy", "value"))
             net_arch = {"pi": pi, "vf": vf}
@@ -64,7 +64,8 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
         model = from_spaces(SB3_ALGORITHMS[algo], FRAMES, spaces.Discrete(n_actions), **arguments)
         model.policy.load_state_dict(weights)
     except (KeyError, ValueError, RuntimeError) as error:
-        detail = str(error).splitlines()[-1].strip()
+        missing = "it has no tensor " if isinstance(error, KeyError) else ""
+        detail = missing + str(error).splitlines()[-1].strip()
         raise UserError(f"model '{path}' is no {algo} agent with extractor {extractor}: {detail}") from None
     defaults = EXTRACTORS[extractor].defaults
     if assumed := [name for name in UNTRACED if name in defaults and name not in config.extractor_options]:

@@ -102,7 +102,7 @@ class ProgressReport(RunCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self._measure()
+        self._write("running")
         self._show()
 
     def _measure(self) -> None:

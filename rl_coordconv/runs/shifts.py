@@ -56,6 +56,20 @@ def shift_frames(frames: np.ndarray, right: int, down: int) -> np.ndarray:
     return moved
 
 
+def policy_with_values(model: BaseAlgorithm) -> ActorCriticPolicy:
+    """
+    Return an agent's policy, if it has what shifts are measured by.
+
+    :param model: The agent
+    :raises UserError: It has no action probabilities
+    """
+    if not isinstance(model.policy, ActorCriticPolicy):
+        raise UserError(
+            f"positions needs an agent with actor and critic (PPO, A2C), not {type(model).__name__}"
+        )
+    return model.policy
+
+
 def shift_effects(model: BaseAlgorithm, frames: np.ndarray, shifts: Sequence[int] = SHIFTS) -> ShiftEffects:
     """
     Measure how action probabilities and value change when the whole screen is shifted.
@@ -65,11 +79,7 @@ def shift_effects(model: BaseAlgorithm, frames: np.ndarray, shifts: Sequence[int
     :param shifts: Pixels by which to move it, in both directions
     :raises UserError: The agent has no action probabilities
     """
-    policy = model.policy
-    if not isinstance(policy, ActorCriticPolicy):
-        raise UserError(
-            f"positions needs an agent with actor and critic (PPO, A2C), not {type(model).__name__}"
-        )
+    policy = policy_with_values(model)
 
     def answers(images: np.ndarray) -> tuple[Tensor, Tensor]:
         observations, _ = policy.obs_to_tensor(images)

@@ -17,7 +17,7 @@ from rl_coordconv.algorithms import build
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.hyperparameters import ALGORITHMS
-from rl_coordconv.machine import available_cores
+from rl_coordconv.machine import available_cores, enough_memory
 from rl_coordconv.runs import decisions
 from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, TensorBoardExtras
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
@@ -41,7 +41,7 @@ def train(config: RunConfig, command: str | None = None) -> RunFolder:
     folder.check_free()
     with training_env(config) as env:
         with decisions.decided(config) as (settled, known):
-            model = build(settled, env)
+            model = build_within_memory(settled, env)
             folder.create(config, command)
             decisions.keep(config, folder.path, known, model)
         with folder.lock():
@@ -77,11 +77,17 @@ def rebuild(config: RunConfig, folder: RunFolder, env: VecEnv) -> OnPolicyAlgori
     """Return the untrained algorithm of a run that exists, as fast as it was decided for the run."""
     kept = decisions.read(folder.path / decisions.FILE)
     if kept:
-        return build(decisions.settled(config, kept), env)
+        return build_within_memory(decisions.settled(config, kept), env)
     with decisions.decided(config) as (settled, known):
-        model = build(settled, env)
+        model = build_within_memory(settled, env)
         decisions.keep(config, folder.path, known, model)
     return model
+
+
+def build_within_memory(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
+    """Return the untrained algorithm, or say in one line what to lower where memory is too small for it."""
+    with enough_memory(f"features_dim, n_envs or {config.algo}.n_steps"):
+        return build(config, env)
 
 
 @contextlib.contextmanager
@@ -136,23 +142,21 @@ def learn(
     for key, value in (pending_log or {}).items():
         logger.record(key, value)
     checkpoints = Checkpoints(folder, config)
-    evaluation = PeriodicEvaluation(folder, config)
+    evaluation = PeriodicEvaluation(folder, config, checkpoints)
     progress = ProgressReport(folder, config)
     # The checkpoint stands before the evaluation: a signal saves at once, resuming evaluates what was due.
     log, extras = EpisodeLog(folder, config), TensorBoardExtras(folder, config)
     callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, progress]
-    for callback in callbacks:
-        callback.init_callback(model)  # also where no step is left to train
+    progress.init_callback(model)  # it reports before training starts
     try:
         with progress.until_the_end(), explained(model, config, folder):
-            remaining = config.total_timesteps - model.num_timesteps
-            if remaining > 0:
-                model.learn(
-                    remaining,
-                    callback=list(callbacks),
-                    log_interval=ALGORITHMS[config.algo].log_interval,
-                    reset_num_timesteps=False,
-                )
+            # Where no step is left, it still lets the callbacks begin and end.
+            model.learn(
+                max(config.total_timesteps - model.num_timesteps, 0),
+                callback=callbacks,
+                log_interval=ALGORITHMS[config.algo].log_interval,
+                reset_num_timesteps=False,
+            )
             evaluation.final()
             save_model(model, folder.final_model)
     finally:

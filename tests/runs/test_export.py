@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -108,6 +109,17 @@ def test_loads_whatever_the_switches_of_its_run_and_starts_no_game(says, instead
     assert actions.shape == (16,)
 
 
+def test_learns_on_with_as_many_environments_as_its_run_had(exported):
+    model = load_agent(exported, "cpu")
+    before = {name: weight.clone() for name, weight in model.policy.state_dict().items()}
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    snippet = page[page.index("from rl_coordconv import make_atari_vec_env") :].partition("```")[0]
+    exec(snippet.replace('"Breakout"', '"Freeway"').replace("10_000", "128"), {"model": model})
+    assert model.num_timesteps == 128
+    assert not all(torch.equal(weight, before[name]) for name, weight in model.policy.state_dict().items())
+    model.get_env().close()
+
+
 def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
     assert {path.name for path in exported.iterdir()} == FILES
     card = (exported / "README.md").read_text()
@@ -166,16 +178,30 @@ def test_curve_is_that_of_the_run(tmp_path):
     assert imageio.imread(tmp_path / "curve.png").std() > 0
 
 
+def test_who_may_read_it_follows_the_umask(script, trained, tmp_path):
+    before = os.umask(0o027)
+    try:
+        assert script("export", trained, "agent") == 0
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "agent").iterdir()} == {"0o640"}
+
+
 def test_json_that_cannot_be_written_is_refused_before_a_game(exported, script, capsys, tmp_path):
-    for place, says in ((tmp_path / "nowhere" / "x.json", "does not exist"), (tmp_path, "is a folder")):
+    places = [(tmp_path / "nowhere" / "x.json", "does not exist"), (tmp_path, "is a folder")]
+    if Path("/proc/self").is_dir():  # nobody may make a file there, root included
+        places.append((Path("/proc/self/x.json"), "cannot be written"))
+    for place, says in places:
         assert script("evaluate", exported, "--json", place) == 2
         [line] = capsys.readouterr().err.strip().splitlines()
         assert says in line
 
 
 def test_evaluate_takes_the_folder(exported, script, capsys):
+    before = sorted(exported.iterdir())
     assert script("evaluate", exported, "--games", 1) == 0
     assert "Freeway" in capsys.readouterr().out
+    assert sorted(exported.iterdir()) == before
 
 
 def test_onnx_computes_the_same(script, trained, tmp_path):

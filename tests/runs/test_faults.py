@@ -28,9 +28,17 @@ def one_line(capsys) -> str:
     return lines[-1]
 
 
-def test_loss_that_is_not_finite_names_the_update_and_keeps_the_last_good_state(script, run, capsys):
-    args = ["--ppo.learning_rate", "1e30", "--ppo.max_grad_norm", "1e30"]
-    assert script("train", *OPTIONS, *args, "--total-timesteps", 640) == 2
+@pytest.mark.parametrize("steps", [64, 640], ids=["in the last update", "earlier"])
+def test_loss_that_is_not_finite_names_the_update_and_keeps_the_last_good_state(steps, script, run, capsys):
+    args = [
+        "--ppo.learning_rate",
+        "1e30",
+        "--ppo.max_grad_norm",
+        "1e30",
+        "--ppo.learning_rate_schedule",
+        "constant",
+    ]
+    assert script("train", *OPTIONS, *args, "--total-timesteps", steps) == 2
     line = one_line(capsys)
     progress = run.read_progress()
     assert (progress.state, progress.cause) == ("diverged", "loss")
@@ -79,6 +87,22 @@ def test_out_of_memory_says_what_to_lower(script, capsys, monkeypatch):
     assert "out of memory: lower n_envs or ppo.batch_size" in one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("features-dim", 99_999_999_999),
+        ("features-dim", 999_999_999_999_999_999),
+        ("ppo.n_steps", 32 * 10**11),
+    ],
+)
+def test_what_is_larger_than_memory_is_one_line_and_leaves_nothing(option, value, script, capsys, tmp_path):
+    assert script("train", *OPTIONS, f"--{option}", value) == 2
+    error = one_line(capsys)
+    assert "out of memory before the first step: lower" in error
+    assert option.replace("-", "_") in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_dead_environment_process_is_one_line(script, run, capsys, monkeypatch):
     from rl_coordconv.runs import train as module
 
@@ -111,6 +135,7 @@ def test_file_size_limit_while_saving_keeps_the_checkpoints_before(script, run, 
     """A limit of the operating system stands for a quota: saving fails, what was saved stays intact."""
     assert script("train", *OPTIONS, "--total-timesteps", 128) == 0
     run.final_model.unlink()
+    max(run.checkpoints.glob("*.zip")).unlink()
     size = next(run.checkpoints.glob("*.zip")).stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     kept = newest_intact(run.checkpoints)

@@ -12,6 +12,7 @@ from rl_coordconv.algorithms.build import sb3_arguments
 from rl_coordconv.config import EXTRACTOR_OPTIONS, FRAMES, RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs import folder as module
+from rl_coordconv.runs.callbacks import Checkpoints
 from rl_coordconv.runs.evaluation import PeriodicEvaluation
 from rl_coordconv.runs.folder import Progress, RunFolder
 
@@ -142,7 +143,7 @@ def test_the_best_agent_goes_where_resuming_forgets_its_evaluation(run, config, 
     for step in (100, 300):
         run.append_evaluation({"step": step, "returns": [float(step == best_step)], "lengths": [1]})
     run.best_model.touch()
-    evaluation = PeriodicEvaluation(run, config)
+    evaluation = PeriodicEvaluation(run, config, Checkpoints(run, config))
     evaluation.num_timesteps = 200
     evaluation._on_training_start()
     assert run.best_model.exists() is stays

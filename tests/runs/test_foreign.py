@@ -105,10 +105,29 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
         (("--algo", "ppo", "--game", "pong", "--extractor", "cnn", "--pool", "max"), "has no option 'pool'"),
         (("--algo", "ppo", "--game", "pong", "--trust", "--coord-scale", 1), "leave out coord_scale"),
         (("--coord-scale", 1), "needs --algo, --game and --extractor"),
+        (
+            ("--algo", "dqn", "--game", "pong", "--extractor", "cnn"),
+            "it has no tensor 'q_net.features_extractor",
+        ),
         ((), "say what it is with --algo"),
     ):
         assert script("evaluate", *say, *args) == 2
         assert says in capsys.readouterr().err
+    for path, says in ((tmp_path, "is not a file"), ("no.zip", "does not exist")):
+        assert script("evaluate", path, "--algo", "ppo", "--game", "pong", "--extractor", "cnn") == 2
+        assert f"model '{path}' {says}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
+
+
+def test_positions_of_an_agent_without_action_probabilities_are_refused_before_a_game(
+    script, tmp_path, capsys
+):
+    save("dqn", tmp_path / "agent.zip")
+    say = ("--algo", "dqn", "--game", "pong", "--extractor", "cnn", "--games", 1)
+    assert script("evaluate", "agent.zip", *say, "--positions", "a.png") == 2
+    captured = capsys.readouterr()
+    assert "positions needs an agent with actor and critic" in captured.err
+    assert not captured.out
     assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
 
 

@@ -21,7 +21,10 @@ from stable_baselines3 import PPO
 
 from rl_coordconv.config import parse_config
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.runs import evaluation
+from rl_coordconv.runs.callbacks import EpisodeLog, Interrupted
 from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact, save_checkpoint
+from rl_coordconv.runs.evaluation import play_games
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.train import resume, train
 
@@ -69,6 +72,71 @@ def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer,
     assert not torch.equal(
         expected["policy"]["action_net.weight"], load_parameters(half, "cpu")["policy"]["action_net.weight"]
     )
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"), [("rollout", 256), ("evaluation", 128), ("evaluation", 256)], ids=str
+)
+def test_a_signal_in_the_last_rollout_or_an_evaluation_loses_no_step(moment, step, tmp_path, monkeypatch):
+    words = [
+        "--backend",
+        "gymnasium",
+        "--eval-freq",
+        "128",
+        "--total-timesteps",
+        "256",
+        "--max-frames",
+        "400",
+    ]
+    config = parse_config([*OPTIONS, *words, "--output", str(tmp_path)])
+    unbroken = train(dataclasses.replace(config, name="unbroken").validate())
+
+    def end_of_rollout(self):
+        if self.num_timesteps == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    def play(model, *args, **kwargs):
+        if model.num_timesteps == step:
+            signal.raise_signal(signal.SIGTERM)
+        return play_games(model, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        if moment == "rollout":
+            patch.setattr(EpisodeLog, "_on_rollout_end", end_of_rollout)
+        else:
+            patch.setattr(evaluation, "play_games", play)
+        with pytest.raises(Interrupted):
+            train(dataclasses.replace(config, name="broken").validate())
+    broken = RunFolder(tmp_path / "broken" / "Breakout" / "coordconv" / "seed1")
+    assert not broken.finished
+    assert [int(path.name.split("_")[1]) for path in list_checkpoints(broken.checkpoints)] == [step]
+    assert (broken.read_progress().state, broken.read_progress().steps) == ("stopped", step)
+    torch.manual_seed(99)  # what a new process would have
+    resume(broken.path)
+    assert broken.read_evaluations() == unbroken.read_evaluations()
+    for name in ("final_model", "best_model"):
+        expected, found = (load_parameters(getattr(run, name), "cpu")["policy"] for run in (unbroken, broken))
+        assert all(torch.equal(weight, found[key]) for key, weight in expected.items()), name
+
+
+def test_the_best_agent_is_there_where_only_its_evaluation_was_written(tmp_path, monkeypatch):
+    """The process dies between the two, at the last step."""
+    config = parse_config([*OPTIONS, "--total-timesteps", "128", "--output", str(tmp_path)])
+
+    def die(*args):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "save_model", die)
+        with pytest.raises(Killed):
+            train(config)
+    run = RunFolder(config.folder)
+    assert not run.best_model.exists()
+    [record] = run.read_evaluations()
+    resume(run.path)
+    assert run.read_evaluations() == [record], "it is not played again"
+    best, final = (load_parameters(path, "cpu")["policy"] for path in (run.best_model, run.final_model))
+    assert all(torch.equal(weight, best[name]) for name, weight in final.items())
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,9 +148,9 @@ def test_signal_saves_and_resume_finishes_one_unbroken_curve(curves, tmp_path, s
 
 def test_only_the_newest_checkpoints_stay_and_are_sb3_zips(finished_run):
     checkpoints = list_checkpoints(finished_run.checkpoints)
-    assert [int(path.name.split("_")[1]) for path in checkpoints] == [192, 128, 64]
+    assert [int(path.name.split("_")[1]) for path in checkpoints] == [256, 192, 128]
     model = stable_baselines3.PPO.load(checkpoints[0], device="cpu")
-    assert model.num_timesteps == 192
+    assert model.num_timesteps == 256
 
 
 def test_damaged_checkpoint_is_always_seen(finished_run, tmp_path):
@@ -223,7 +224,27 @@ def test_foreign_zip_needs_trust(finished_run, script, capsys, tmp_path):
     assert "--trust" in capsys.readouterr().err
     args = ("--trust", "--algo", "ppo", "--game", "freeway", "--games", 1)
     assert script("evaluate", foreign, *args) == 0
-    assert (tmp_path / "evaluation.json").is_file()
+    assert list(tmp_path.iterdir()) == [foreign], "it is in no run folder"
+    assert script("evaluate", foreign, *args, "--json", "e.json") == 0
+    assert (tmp_path / "e.json").is_file()
+
+
+def test_the_result_goes_into_the_run_folder_whichever_agent_of_it_plays(finished_run, script, tmp_path):
+    run = RunFolder(shutil.copytree(finished_run.path, tmp_path / "run"))
+    checkpoint = list_checkpoints(run.checkpoints)[0]
+    assert script("evaluate", checkpoint, "--games", 1) == 0
+    assert json.loads((run.path / "evaluation.json").read_text())["agent"].endswith(checkpoint.name)
+    assert not (run.checkpoints / "evaluation.json").exists()
+
+
+def test_a_run_folder_that_takes_no_result_is_one_line_before_a_game(finished_run, script, capsys, tmp_path):
+    run = RunFolder(shutil.copytree(finished_run.path, tmp_path / "run"))
+    (run.path / "evaluation.json").mkdir()
+    assert script("evaluate", run.path, "--games", 1) == 2
+    captured = capsys.readouterr()
+    assert "is a folder" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out
 
 
 @pytest.mark.parametrize(
@@ -232,6 +253,9 @@ def test_foreign_zip_needs_trust(finished_run, script, capsys, tmp_path):
         (["nowhere"], "'nowhere' does not exist"),
         ([], "agent"),
         ([".", "--games", "0"], "games is 0"),
+        ([".", "--seed", "99999999999999999999999"], "it must be below 2**31"),
+        ([".", "--seed", "-1"], "seed is -1: it must be 0 or more"),
+        ([".", "--coord_scale", "wind"], "must be float or one of window or null (did you mean 'window'?)"),
         (["."], "is not a run folder"),
         ([".", "--gif", "a.mp4"], "must end in .gif"),
         ([".", "--mp4", "no/where.mp4"], "does not exist"),
@@ -243,4 +267,21 @@ def test_bad_evaluate_input_is_one_line(args, says, script, capsys, tmp_path):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert says in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--resume"],
+        ["--resume="],
+        ["--resume", "run", "--seed", "2"],
+        ["--seed", "2", "--resume", "run"],
+        ["--seed=2", "--resume=run"],
+        ["run", "--resume"],
+    ],
+)
+def test_resume_beside_other_options_says_what_is_allowed(args, script, capsys, tmp_path):
+    assert script("train", *args) == 2
+    assert capsys.readouterr().err.startswith("error: --resume takes one run folder and no other option")
     assert not list(tmp_path.iterdir())
