@@ -107,8 +107,3 @@ def _cpu() -> tuple[str, set[str]]:
     flags = re.search(r"^(?:flags|Features)\s*: (.+)$", text, re.MULTILINE)
     name = model[1] if model else platform.processor() or platform.machine()
     return " ".join(name.split()), set(flags[1].split()) if flags else set()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory, of the machine or of a GPU, is used up."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
