@@ -88,7 +88,7 @@ def test_detection_leaves_results_figure_and_tensorboard(
         (["gan", "--device", "gpu"], "unknown device 'gpu'"),
         (["gan", "--name", "a/b"], "name 'a/b' must be a folder name"),
         (["gan", "--name", ".."], "name '..' must be a folder name"),
-        (["detect", "--seeds", "-1"], "seeds are [-1]: they must be different and 0 or more"),
+        (["detect", "--seeds", "-1"], "seeds are [-1]: they must be different, from 0 to 2147483647"),
         (["detect", "--digits", "nowhere"], "digits folder 'nowhere' does not exist"),
         (["detect", "--canvas-size", "40"], "canvas_size is 40: 5 digits of up to 25 pixels need 63"),
         (["detect", "--per-canvas", "11", "--canvas-size", "128"], "per_canvas is 11: the detector finds 10"),
