@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	OMP_WAIT_POLICY=passive $(BIN)/python scripts/demo.py
+	$(BIN)/python scripts/demo.py
 
 test: install
 	$(BIN)/ruff format --check .

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.openmp import wait_briefly
 
+wait_briefly()  # before PyTorch is loaded
 with script_needs("video"):
     import imageio.v3  # noqa: F401  # at the end; it should not be missing only then
     from rich.console import Console

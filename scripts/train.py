@@ -12,7 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.openmp import wait_briefly
 
+wait_briefly()  # before PyTorch is loaded
 with script_needs("train"):
     from rl_coordconv.config import parse_config
     from rl_coordconv.runs.train import Interrupted, resume, train

@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,6 +25,7 @@ from rl_coordconv.benchmark.layer import LAYER
 from rl_coordconv.benchmark.setting import Benchmark, Setting
 from rl_coordconv.benchmark.train import TRAIN
 from rl_coordconv.errors import UserError
+from rl_coordconv.openmp import WAITING
 
 BENCHMARKS: dict[str, Benchmark] = {"layer": LAYER, "env": ENV, "train": TRAIN}
 """Every benchmark by its name on the command line."""
@@ -77,8 +78,8 @@ def worker(what: str, peer: str, setting: Setting, seconds: float) -> Iterator[C
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(what, peer, setting, seconds, theirs))
-    # Our scripts let OpenMP's threads sleep between operations; the others run as they would without us.
-    with wait_policy("passive" if peer.startswith("ours") else None):
+    # Our scripts say how OpenMP's threads wait between operations; the others run as they would without us.
+    with waiting(WAITING if peer.startswith("ours") else {}):
         process.start()
     theirs.close()  # or a worker that dies would be waited for
     try:
@@ -93,17 +94,16 @@ def worker(what: str, peer: str, setting: Setting, seconds: float) -> Iterator[C
 
 
 @contextlib.contextmanager
-def wait_policy(value: str | None) -> Iterator[None]:
-    """Set or unset ``OMP_WAIT_POLICY`` for processes started in the block."""
-    before = os.environ.pop("OMP_WAIT_POLICY", None)
-    if value is not None:
-        os.environ["OMP_WAIT_POLICY"] = value
+def waiting(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Let OpenMP's threads wait in this way, or as they do by default, in processes started in the block."""
+    before = {name: os.environ.pop(name) for name in WAITING if name in os.environ}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        os.environ.pop("OMP_WAIT_POLICY", None)
-        if before is not None:
-            os.environ["OMP_WAIT_POLICY"] = before
+        for name in WAITING:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def work(what: str, peer: str, setting: Setting, seconds: float, pipe: Connection) -> None:

@@ -33,8 +33,6 @@ RETRY_SECONDS = 5.0
 MOST_RETRY_SECONDS = 300.0
 # The same training diverges again, or by luck does not; the same disk is as full for every run.
 NOT_RETRIED = ("loss", "storage")
-# OpenMP's threads sleep between two operations, instead of spinning on cores that the emulators need.
-WAITING = {"OMP_WAIT_POLICY": "passive"}
 # Linux tells a process when its parent has died, so that nothing trains on behind a killed comparison:
 # the trainer gets SIGTERM, saves and ends. (A hook between fork and exec would not be safe with threads.)
 TIED_TO_PARENT = """

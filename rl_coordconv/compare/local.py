@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 import torch
 
-from rl_coordconv.compare.jobs import WAITING, Job, JobResult, run_job
+from rl_coordconv.compare.jobs import Job, JobResult, run_job
 from rl_coordconv.machine import available_cores
 
 # A Nature-CNN run with its CUDA context stays below this; PyTorch takes memory only as it needs it.
@@ -41,7 +41,7 @@ def slot_environment(slot: int, slots: int, device: str) -> dict[str, str]:
     :param device: The run's device; ``cuda:1`` means that GPU, whatever the slot
     """
     threads = max(1, available_cores() // slots)
-    environment = {**WAITING, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     gpus = torch.cuda.device_count()
     if gpus > 1 and device in ("auto", "cuda"):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
