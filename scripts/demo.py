@@ -61,7 +61,7 @@ def main(args: Sequence[str]) -> None:
     frames, score = film_game(model, config, EVAL_SEED, deterministic=False, max_steps=600)
     write_video(frames, experiment / "coordconv.gif")
     print(
-        "one seed each: chance alone makes such differences; scripts/compare.py trains as many as it takes to tell\n"
+        "one seed each: chance alone makes such differences; scripts/compare.py trains several\n"
         f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes\n"
         f"  curves   {experiment / 'curves.png'}\n"
         f"  agent    {experiment / 'coordconv.gif'} (a CoordConv game with return {score:.0f})\n"

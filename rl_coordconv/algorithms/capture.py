@@ -213,11 +213,9 @@ def portable(state: dict[str, Any]) -> dict[str, Any]:
         }
         for index, values in state["state"].items()
     }
-    for values in states.values():
-        if (
-            "capturable" not in groups[0] and "step" in values
-        ):  # SB3's TF-style RMSprop, which counts in Python
-            values["step"] = int(values["step"])
+    if "capturable" not in groups[0]:  # SB3's TF-style RMSprop, which counts in Python
+        for values in states.values():
+            values |= {name: int(value) for name, value in values.items() if name == "step"}
     return {"state": states, "param_groups": groups}
 
 
