@@ -8,12 +8,13 @@ than SB3, and scripts can say how threads wait before PyTorch is loaded.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rl_coordconv.errors import UserError, needs  # they load nothing else
+
 if TYPE_CHECKING:
     from rl_coordconv.algorithms.a2c import A2C
     from rl_coordconv.algorithms.ppo import PPO
     from rl_coordconv.coordinates import add_coordinates
     from rl_coordconv.envs import make_atari_vec_env
-    from rl_coordconv.errors import UserError
     from rl_coordconv.extractors import (
         EXTRACTORS,
         CoordConvCombinedExtractor,
@@ -34,7 +35,6 @@ _MODULES = {
     "algorithms.ppo": ["PPO"],
     "coordinates": ["add_coordinates"],
     "envs": ["make_atari_vec_env"],
-    "errors": ["UserError"],
     "extractors": [
         "EXTRACTORS",
         "CoordConvCombinedExtractor",
@@ -76,8 +76,6 @@ def __getattr__(name: str) -> Any:
     """Load a public name."""
     if name not in _LATER:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from rl_coordconv.errors import needs
-
     with needs():
         return getattr(import_module(_LATER[name]), name)
 

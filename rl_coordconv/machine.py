@@ -52,11 +52,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def enough_memory(lower: str) -> Iterator[None]:
+def enough_memory(lower: str, when: str = " before the first step") -> Iterator[None]:
     """
-    Around making something large: say what to lower where there is not enough memory for it.
+    Around what needs much memory: say what to lower where there is not enough.
 
     :param lower: The options that its size depends on
+    :param when: When that would be, for the message
     :raises UserError: Memory is used up
     """
     try:
@@ -64,7 +65,7 @@ def enough_memory(lower: str) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"out of memory before the first step: lower {lower}") from None
+        raise UserError(f"out of memory{when}: lower {lower}") from None
 
 
 def check_device(device: str) -> None:

@@ -213,9 +213,10 @@ def portable(state: dict[str, Any]) -> dict[str, Any]:
         }
         for index, values in state["state"].items()
     }
-    if "capturable" not in groups[0]:  # SB3's TF-style RMSprop, which counts in Python
-        for values in states.values():
-            values |= {name: int(value) for name, value in values.items() if name == "step"}
+    counts_in_python = "capturable" not in groups[0]  # SB3's TF-style RMSprop
+    for values in states.values():
+        if counts_in_python and "step" in values:
+            values["step"] = int(values["step"])
     return {"state": states, "param_groups": groups}
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_coordconv.compare.comparison import SCORES, Comparison
+from rl_coordconv.compare.rundata import run_name
 from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
@@ -42,7 +43,7 @@ MAY_DIFFER = (
 
 def label(config: RunConfig) -> str:
     """Return how people and TensorBoard call a run: ``Breakout/coordconv/seed1``."""
-    return f"{config.game}/{config.arm}/seed{config.seed}"
+    return run_name(config.game, str(config.arm), config.seed)
 
 
 def load_comparison(path: Path, output: str | None = None) -> Comparison:

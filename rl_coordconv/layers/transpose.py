@@ -74,7 +74,8 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
         :return: ``(out_channels, out_height, out_width)``
         """
         channels = self._channels(self.coord_weight, torch.Size((height, width)))
-        return self._transposed(channels, self.coord_weight, None, self.output_padding)
+        with torch.autocast(self.coord_weight.device.type, enabled=False):
+            return self._transposed(channels, self.coord_weight, None, self.output_padding)
 
     def _channels(self, out: Tensor, size: torch.Size, *options: Any) -> Tensor:
         """

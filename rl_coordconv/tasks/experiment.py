@@ -34,7 +34,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path, write_text
-from rl_coordconv.machine import check_device, is_out_of_memory, versions
+from rl_coordconv.machine import check_device, enough_memory, versions
 from rl_coordconv.options import check_folder_name
 from rl_coordconv.runs.folder import LOCK, RunFolder
 from rl_coordconv.tasks.progress import StepBar
@@ -141,13 +141,9 @@ class Experiment(ABC):
         :return: The experiment's folder
         :raises UserError: The options cannot be run, and nothing has been written; or memory is used up
         """
-        try:
+        sizes = [name for name in SIZES if hasattr(self, name)]
+        with enough_memory(" or ".join(sizes), when=""):
             return self._run_all()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            sizes = [name for name in SIZES if hasattr(self, name)]
-            raise UserError(f"out of memory: lower {' or '.join(sizes)}") from None
 
     def _run_all(self) -> list[Path]:
         self.check()

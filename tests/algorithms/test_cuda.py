@@ -46,6 +46,16 @@ def state_of(model: Any) -> list[torch.Tensor]:
     return [torch.as_tensor(value).detach().clone() for value in [*model.policy.parameters(), *states]]
 
 
+def with_and_without_graphs(env: VecEnv) -> tuple[Any, Any]:
+    """Return two models in the same state, with the same rollout; the second uses no graphs."""
+    captured, plain = make(env, A2C), make(env, A2C)
+    plain.captured_act.fails = plain.captured_minibatch.fails = True
+    captured.learn(64)
+    plain.rollout_buffer = copy.deepcopy(captured.rollout_buffer)
+    plain.set_parameters(copy.deepcopy(captured.get_parameters()))
+    return captured, plain
+
+
 @pytest.mark.parametrize("model_class", [PPO, A2C])
 @pytest.mark.parametrize("switches", [{}, {"precision": "bf16"}])
 def test_graphs_do_what_calls_do(
@@ -69,11 +79,7 @@ def test_graphs_do_what_calls_do(
 
 def test_one_step_of_a_graph_is_one_step(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    captured, plain = make(env, A2C), make(env, A2C)
-    plain.captured_act.fails = plain.captured_minibatch.fails = True
-    captured.learn(64)
-    plain.rollout_buffer = copy.deepcopy(captured.rollout_buffer)
-    plain.set_parameters(captured.get_parameters())
+    captured, plain = with_and_without_graphs(env)
     for model in (captured, plain):
         np.random.seed(0)
         model.train()
@@ -127,11 +133,7 @@ def test_new_rates_and_clip_ranges_reach_the_graph(env: VecEnv) -> None:
 
 def test_annealed_coefficients_reach_the_graph(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    captured, plain = make(env, A2C), make(env, A2C)
-    plain.captured_act.fails = plain.captured_minibatch.fails = True
-    captured.learn(64)
-    plain.rollout_buffer = copy.deepcopy(captured.rollout_buffer)
-    plain.set_parameters(copy.deepcopy(captured.get_parameters()))
+    captured, plain = with_and_without_graphs(env)
     for model in (captured, plain):
         model.ent_coef = 5.0
         np.random.seed(0)

@@ -158,3 +158,13 @@ def test_forward_mode_differentiation(
     with torch.no_grad():
         difference = compute(weight + change) - compute(weight)  # the layer is linear in them
     assert torch.allclose(tangent, difference, atol=1e-12)
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_positional_bias_is_exact_under_autocast(
+    layer_class: type[CoordConv2d] | type[CoordConvTranspose2d],
+) -> None:
+    layer = layer_class(3, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer.positional_bias(9, 11)
+    assert torch.equal(found, layer.positional_bias(9, 11))
