@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         policy_kwargs,
     )
     from rl_coordconv.layers import AddCoords, CoordConv2d, CoordConvTranspose2d, positional_bias
+    from rl_coordconv.policies import CoordActorPolicy
     from rl_coordconv.runs.agent import load_agent
 
 __version__ = "0.2.0"
@@ -46,6 +47,7 @@ _MODULES = {
         "policy_kwargs",
     ],
     "layers": ["AddCoords", "CoordConv2d", "CoordConvTranspose2d", "positional_bias"],
+    "policies": ["CoordActorPolicy"],
     "runs.agent": ["load_agent"],
 }
 _LATER = {name: f"rl_coordconv.{module}" for module, names in _MODULES.items() for name in names}
@@ -55,6 +57,7 @@ __all__ = [
     "EXTRACTORS",
     "PPO",
     "AddCoords",
+    "CoordActorPolicy",
     "CoordConv2d",
     "CoordConvCombinedExtractor",
     "CoordConvImpalaCNN",

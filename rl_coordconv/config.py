@@ -49,6 +49,8 @@ class RunConfig:
         pool: What an extractor that pools takes over space (null: max for Nature, average for IMPALA)
         width: Factor on the channels of an extractor that pools, or of IMPALA (null: 1)
         extractor_kwargs: Further arguments, for an extractor of your own
+        share_features_extractor: Whether actor and critic have one extractor; false gives each its own
+        coord_critic: Whether the critic sees coordinates as the actor does; false needs one of its own
         name: Folder of the experiment under the output folder (null: the algorithm's name)
         arm: Name of this side of a comparison (null: the extractor's name)
         seed: Seed of network, environments and action sampling
@@ -85,6 +87,8 @@ class RunConfig:
     pool: Pool | None = None
     width: int | None = None
     extractor_kwargs: dict[str, Any] = field(default_factory=dict)
+    share_features_extractor: bool = True
+    coord_critic: bool = True
     name: str | None = None
     arm: str | None = None
     seed: int = 1
@@ -117,6 +121,10 @@ class RunConfig:
         check_values(self)
         choose("algo", self.algo, ALGORITHMS)
         check_extractor(self.extractor, self.extractor_options, FRAMES)
+        if not self.coord_critic and self.share_features_extractor:
+            raise UserError("coord_critic false needs share_features_extractor false")
+        if not self.coord_critic and "coord_layers" not in EXTRACTORS[self.extractor].options:
+            raise UserError(f"coord_critic false needs an extractor with coordinates, not {self.extractor}")
         choose("backend", self.backend, BACKENDS)
         section = ALGORITHMS[self.algo].hyperparameters
         values = section() if self.hyperparameters is None else self.hyperparameters

@@ -19,6 +19,7 @@ from torch import nn
 
 from rl_coordconv import (
     EXTRACTORS,
+    CoordActorPolicy,
     CoordConv2d,
     CoordConvCombinedExtractor,
     CoordConvImpalaCNN,
@@ -172,6 +173,26 @@ def test_with_one_seed_both_arms_start_as_the_same_network(algorithm, extractor,
         assert float(coords.square().sum() / len(coords)) == pytest.approx(2 * share, rel=0.3)
 
 
+def test_the_actor_alone_sees_coordinates_and_starts_as_the_plain_network(tmp_path):
+    models = []
+    for policy, name in (("CnnPolicy", "cnn"), (CoordActorPolicy, "coordconv")):
+        env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=3)
+        kwargs = {**policy_kwargs(name), "share_features_extractor": False}
+        models.append(PPO(policy, env, n_steps=16, batch_size=16, seed=7, policy_kwargs=kwargs))
+    plain, ours = (model.policy.state_dict() for model in models)
+    names = {f"{prefix}features_extractor.cnn.0.coord_weight" for prefix in ("", "pi_")}
+    assert set(ours) - set(plain) == names
+    for name, values in plain.items():
+        assert torch.equal(values, ours[name]), name
+    model = models[1].learn(32)
+    assert list(coord_weight_ratios(model.policy)) == ["cnn.0"]
+    model.save(tmp_path / "model")
+    loaded = PPO.load(tmp_path / "model")
+    assert isinstance(loaded.policy, CoordActorPolicy)
+    for name, values in model.policy.state_dict().items():
+        assert torch.equal(values, loaded.policy.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_every_name_makes_an_extractor_that_runs(name):
     kwargs = policy_kwargs(name)
@@ -238,6 +259,11 @@ def test_an_extractor_of_ones_own_is_one_line(monkeypatch, tmp_path):
         ({"extractor": "nature-pool", "pool": "min"}, "pool is 'min': it must be one of average, max|pool"),
         ({"extractor": "impala-pool", "width": 0}, "width is 0: it must be"),
         ({"extractor": "coordconv", "coord_scale": 0.0}, "coord_scale is 0"),
+        ({"extractor": "coordconv", "coord_critic": False}, "needs share_features_extractor false"),
+        (
+            {"extractor": "cnn", "coord_critic": False, "share_features_extractor": False},
+            "needs an extractor with coordinates, not cnn",
+        ),
         (
             {"extractor": "coordconv", "coord_layers": [3]},
             "coord_layers is .3.: use different numbers",

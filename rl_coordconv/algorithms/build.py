@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
@@ -19,6 +20,7 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import policy_kwargs
 from rl_coordconv.hyperparameters import ALGORITHMS
+from rl_coordconv.policies import CoordActorPolicy
 
 EPSILONS = {"adam_eps": torch.optim.Adam, "rms_prop_eps": RMSpropTFLike}
 """Hyperparameters that are an optimizer's epsilon, and say which optimizer."""
@@ -41,7 +43,7 @@ def build(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
         arguments |= {name: getattr(config, name) for name in SWITCHES}
     elif config.precision == "bf16" or config.compile is True:
         raise UserError(f"{config.algo} has no switches for speed: leave out precision and compile")
-    return model_class("CnnPolicy", env, **arguments)
+    return model_class(policy_class(config), env, **arguments)
 
 
 def algorithm_class(config: RunConfig) -> type[Any]:
@@ -51,11 +53,17 @@ def algorithm_class(config: RunConfig) -> type[Any]:
     return found
 
 
+def policy_class(config: RunConfig) -> str | type[CoordActorPolicy]:
+    """Return the policy of a config, as SB3's algorithms take it."""
+    return "CnnPolicy" if config.coord_critic else CoordActorPolicy
+
+
 def from_spaces(
     model_class: Any,
     observation_space: spaces.Space,
     action_space: spaces.Space,
     n_envs: int = 1,
+    policy: str | type[BasePolicy] = "CnnPolicy",
     **kwargs: Any,
 ) -> BaseAlgorithm:
     """
@@ -65,9 +73,10 @@ def from_spaces(
     :param observation_space: What its policy sees
     :param action_space: What its policy answers
     :param n_envs: How many environments it will take
+    :param policy: Class of its policy
     :param kwargs: Further arguments of the class
     """
-    model: BaseAlgorithm = model_class("CnnPolicy", None, _init_setup_model=False, **kwargs)
+    model: BaseAlgorithm = model_class(policy, None, _init_setup_model=False, **kwargs)
     model.observation_space, model.action_space, model.n_envs = observation_space, action_space, n_envs
     model._setup_model()
     return model
@@ -91,6 +100,8 @@ def schedule(value: float, name: str) -> float | LinearSchedule:
 def _policy_kwargs(config: RunConfig) -> dict[str, Any]:
     """Return SB3's ``policy_kwargs`` for the config's extractor and optimizer."""
     policy = policy_kwargs(config.extractor, **config.extractor_options)
+    if not config.share_features_extractor:  # algorithms without a critic of this kind do not take it
+        policy["share_features_extractor"] = False
     for name, optimizer in EPSILONS.items():
         if (eps := getattr(config.hyperparameters, name, None)) is not None:
             policy |= {"optimizer_class": optimizer, "optimizer_kwargs": {"eps": eps}}

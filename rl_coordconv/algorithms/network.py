@@ -11,6 +11,10 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor
 
 from rl_coordconv.algorithms.losses import sample
+from rl_coordconv.policies import CoordActorPolicy
+
+COVERED = (ActorCriticPolicy, ActorCriticCnnPolicy, CoordActorPolicy)
+"""Policies whose functions :class:`Network` has; a subclass may have changed them."""
 
 
 class Network:
@@ -20,9 +24,9 @@ class Network:
     Weights, heads and outputs are float32 whatever the precision.
 
     :param policy: The policy; :func:`is_covered` says which
-    :param bf16: Compute the features extractor in bfloat16 autocast
+    :param bf16: Compute features extractors in bfloat16 autocast
     :param channels_last: Convolve in the ``channels_last`` memory format
-    :param compiled_for: Batch sizes to compile the extractor for; other batches are rare and run as they are
+    :param compiled_for: Batch sizes to compile extractors for; other batches are rare and run as they are
     """
 
     def __init__(
@@ -32,12 +36,16 @@ class Network:
         self.bf16 = bf16
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compiled_for = compiled_for
-        extractor = policy.features_extractor
-        self.compiled: Callable[[Tensor], Tensor] = extractor
+        extractors = [policy.pi_features_extractor]  # and the critic's, if it has one of its own
+        if not policy.share_features_extractor:
+            extractors.append(policy.vf_features_extractor)
+        self.extractors: list[Callable[[Tensor], Tensor]] = list(extractors)
+        self.compiled = self.extractors
         if channels_last:
-            extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if compiled_for:  # without graphs of its own: it becomes part of ours
-            self.compiled = torch.compile(extractor, dynamic=False)
+            for extractor in extractors:
+                extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compiled_for:  # without graphs of their own: they become part of ours
+            self.compiled = [torch.compile(extractor, dynamic=False) for extractor in extractors]
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -46,12 +54,13 @@ class Network:
         :param frames: ``(batch, stack, height, width) uint8``
         """
         images = frames.contiguous(memory_format=self.memory_format).float().div_(255)
-        extractor = self.compiled if len(frames) in self.compiled_for else self.policy.features_extractor
+        extractors = self.compiled if len(frames) in self.compiled_for else self.extractors
         device = frames.device.type
         # A CUDA graph must not depend on weights that were cast outside of it.
         with torch.autocast(device, torch.bfloat16, enabled=self.bf16, cache_enabled=device == "cpu"):
-            features = extractor(images)
-        for_actor, for_critic = self.policy.mlp_extractor(features.float())
+            features = [extractor(images).float() for extractor in extractors]
+        for_actor = self.policy.mlp_extractor.forward_actor(features[0])
+        for_critic = self.policy.mlp_extractor.forward_critic(features[-1])
         return self.policy.action_net(for_actor), self.policy.value_net(for_critic).flatten()
 
     def unchanging(self) -> torch.autocast:
@@ -83,11 +92,10 @@ class Network:
 def is_covered(policy: BasePolicy) -> bool:
     """Return whether :class:`Network` computes what this policy does."""
     return (
-        type(policy) in (ActorCriticPolicy, ActorCriticCnnPolicy)
+        type(policy) in COVERED
         and isinstance(policy, ActorCriticPolicy)
         and isinstance(policy.action_space, spaces.Discrete)
         and is_image_space(policy.observation_space)
         and policy.normalize_images
-        and policy.share_features_extractor
         and not policy.use_sde
     )

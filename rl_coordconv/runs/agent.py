@@ -8,11 +8,11 @@ from gymnasium import spaces
 from safetensors.torch import load_file
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from rl_coordconv.algorithms.build import algorithm_class, from_spaces, sb3_arguments
+from rl_coordconv.algorithms.build import algorithm_class, from_spaces, policy_class, sb3_arguments
 from rl_coordconv.config import FRAMES, RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import load_parameters, newest_intact
-from rl_coordconv.runs.export import MODEL, check_hashes, with_shared_extractor
+from rl_coordconv.runs.export import MODEL, check_hashes, with_aliases
 from rl_coordconv.runs.folder import RunFolder
 
 
@@ -74,9 +74,16 @@ def load_run(path: Path | str, device: str = "auto") -> tuple[OnPolicyAlgorithm,
     weights = load_file(model_file) if is_export else load_parameters(model_file, "cpu")["policy"]
     try:
         actions = spaces.Discrete(len(weights["action_net.weight"]))
-        model = from_spaces(algorithm_class(config), FRAMES, actions, config.n_envs, **sb3_arguments(config))
+        model = from_spaces(
+            algorithm_class(config),
+            FRAMES,
+            actions,
+            config.n_envs,
+            policy_class(config),
+            **sb3_arguments(config),
+        )
         assert isinstance(model, OnPolicyAlgorithm)
-        model.policy.load_state_dict(with_shared_extractor(weights))
+        model.policy.load_state_dict(with_aliases(weights))
     except (KeyError, RuntimeError) as error:
         raise UserError(f"model '{model_file}' does not fit the config of its run: {error}") from None
     return model, config, model_file

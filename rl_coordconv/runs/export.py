@@ -64,9 +64,12 @@ class PolicyOutputs(nn.Module):
 
         :param frames: ``(batch, 4, 84, 84) uint8``
         """
-        features = self.policy.features_extractor(frames.float() / 255)
-        actor, critic = self.policy.mlp_extractor(features)
-        return self.policy.action_net(actor), self.policy.value_net(critic)
+        policy, images = self.policy, frames.float() / 255
+        for_actor = for_critic = policy.pi_features_extractor(images)
+        if not policy.share_features_extractor:
+            for_critic = policy.vf_features_extractor(images)
+        logits = policy.action_net(policy.mlp_extractor.forward_actor(for_actor))
+        return logits, policy.value_net(policy.mlp_extractor.forward_critic(for_critic))
 
 
 def export_agent(
@@ -125,17 +128,21 @@ def export_agent(
 
 
 def save_policy(policy: ActorCriticPolicy, path: Path) -> None:
-    """Write a policy's weights as safetensors, the extractor that actor and critic share once."""
-    weights = {name: value for name, value in policy.state_dict().items() if not name.startswith(ALIASES)}
+    """Write a policy's weights as safetensors, each extractor once, whatever its names in SB3."""
+    aliases = ALIASES if policy.share_features_extractor else ALIASES[:1]
+    weights = {name: value for name, value in policy.state_dict().items() if not name.startswith(aliases)}
     # save_file() makes a file that only its owner may read.
     path.write_bytes(save({name: value.contiguous() for name, value in weights.items()}))
 
 
-def with_shared_extractor(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_aliases(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict with the extractor thrice, as in SB3's: alone, of the actor, of the critic."""
     extractor = {name: value for name, value in weights.items() if name.startswith(EXTRACTOR)}
     for alias in ALIASES:
-        weights = weights | {alias + name.removeprefix(EXTRACTOR): value for name, value in extractor.items()}
+        if not any(name.startswith(alias) for name in weights):  # else the critic has one of its own
+            weights = weights | {
+                alias + name.removeprefix(EXTRACTOR): value for name, value in extractor.items()
+            }
     return weights
 
 

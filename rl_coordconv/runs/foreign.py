@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import stable_baselines3
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
@@ -16,7 +17,7 @@ from rl_coordconv.config import FRAMES, RunConfig
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import EXTRACTORS, policy_kwargs
 from rl_coordconv.runs.checkpoints import load_parameters
-from rl_coordconv.runs.export import with_shared_extractor
+from rl_coordconv.runs.export import ALIASES, EXTRACTOR, with_aliases
 
 SB3_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     name: getattr(stable_baselines3, name.upper()) for name in ("ppo", "a2c", "dqn")
@@ -58,9 +59,11 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
             net_arch = {"pi": pi, "vf": vf}
             n_actions = len(weights["action_net.weight"])
             features = weights["features_extractor.linear.0.weight"]
-            weights = with_shared_extractor(weights)
+            weights = with_aliases(weights)
         network = policy_kwargs(extractor, features_dim=len(features), **config.extractor_options)
         arguments["policy_kwargs"] = {**network, "net_arch": net_arch}
+        if algo != "dqn" and not is_shared(weights):
+            arguments["policy_kwargs"]["share_features_extractor"] = False
         model = from_spaces(SB3_ALGORITHMS[algo], FRAMES, spaces.Discrete(n_actions), **arguments)
         model.policy.load_state_dict(weights)
     except (KeyError, ValueError, RuntimeError) as error:
@@ -72,6 +75,15 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
         flags = " ".join(f"--{name.replace('_', '-')} {defaults[name]}" for name in assumed)
         print(f"assumed for '{path}': {flags} (its tensors do not tell)", file=sys.stderr)
     return model
+
+
+def is_shared(weights: dict[str, Tensor]) -> bool:
+    """Return whether actor and critic have one extractor in the state dict of an SB3 policy."""
+    critic = {name: value for name, value in weights.items() if name.startswith(ALIASES[1])}
+    return all(
+        torch.equal(value, weights[EXTRACTOR + name.removeprefix(ALIASES[1])])
+        for name, value in critic.items()
+    )
 
 
 def layer_sizes(weights: dict[str, Tensor], prefix: str) -> list[int]:

@@ -16,10 +16,11 @@ import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from rl_coordconv import CoordConvNatureCNN, make_atari_vec_env
+from rl_coordconv import CoordActorPolicy, CoordConvNatureCNN, make_atari_vec_env
 from rl_coordconv.algorithms import A2C, PPO, on_policy
 from rl_coordconv.algorithms.buffer import DeviceRolloutBuffer
 from rl_coordconv.algorithms.frames import FrameStore
@@ -55,12 +56,18 @@ def parameters(model: OnPolicyAlgorithm) -> torch.Tensor:
 
 
 def learn(
-    model_class: Any, steps: int, *, halves: bool = False, each_frame_once: bool = False, **kwargs: Any
+    model_class: Any,
+    steps: int,
+    *,
+    policy: Any = "CnnPolicy",
+    halves: bool = False,
+    each_frame_once: bool = False,
+    **kwargs: Any,
 ) -> OnPolicyAlgorithm:
     """Train on Breakout, where lives are lost every few steps."""
     env = make_atari_vec_env("Breakout", n_envs=4, seed=3, halves=halves)
     kwargs = {"policy_kwargs": POLICY, **kwargs}
-    model = model_class("CnnPolicy", env, seed=3, device="cpu", **kwargs)
+    model = model_class(policy, env, seed=3, device="cpu", **kwargs)
     if each_frame_once:
         keep_each_frame_once(model.rollout_buffer)
     model.learn(steps)
@@ -384,11 +391,28 @@ def test_same_weights_and_log_as_sb3_to_the_bit_with_further_options(extras: dic
     assert stopped_early == ("target_kl" in extras)
 
 
-def test_an_extractor_for_each_head_is_left_to_sb3() -> None:
-    policy = {**POLICY, "share_features_extractor": False}
-    one = learn(PPO, 64, policy_kwargs=policy, buffer="device", **PPO_SIZE)
+@pytest.mark.parametrize(("ours", "theirs", "size"), PAIRS)
+@pytest.mark.parametrize("policy", ["CnnPolicy", CoordActorPolicy])
+def test_same_weights_as_sb3_to_the_bit_with_an_extractor_for_each_head(
+    ours: Any, theirs: Any, size: dict[str, Any], policy: Any
+) -> None:
+    kwargs = {**POLICY, **(TF_STYLE if ours is A2C else {"optimizer_kwargs": {"fused": False}})}
+    kwargs["share_features_extractor"] = False
+    one = learn(ours, 128, policy=policy, policy_kwargs=kwargs, buffer="device", **size)
+    assert one.network is not None
+    other = learn(theirs, 128, policy=policy, policy_kwargs=kwargs, **size)
+    assert torch.equal(parameters(one), parameters(other))
+    critic = {name for name in one.policy.state_dict() if name.startswith("vf_features_extractor.")}
+    assert any(name.endswith("coord_weight") for name in critic) == (policy == "CnnPolicy")
+
+
+def test_a_policy_of_ones_own_is_left_to_sb3() -> None:
+    class Mine(ActorCriticCnnPolicy):
+        pass
+
+    one = learn(PPO, 64, policy=Mine, policy_kwargs=POLICY, buffer="device", **PPO_SIZE)
     assert one.network is None
-    other = learn(stable_baselines3.PPO, 64, policy_kwargs=policy, **PPO_SIZE)
+    other = learn(stable_baselines3.PPO, 64, policy=Mine, policy_kwargs=POLICY, **PPO_SIZE)
     for name in ("actions", "values", "log_probs", "advantages"):
         found, expected = getattr(one.rollout_buffer, name), getattr(other.rollout_buffer, name)
         # SB3's buffer has been flattened by its update, environment by environment.

@@ -17,11 +17,14 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from small_runs import SMALL
 from stable_baselines3 import PPO
 
 from rl_coordconv import load_agent
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.curves import write_curve
+from rl_coordconv.runs.export import PolicyOutputs
 from rl_coordconv.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +205,25 @@ def test_evaluate_takes_the_folder(exported, script, capsys):
     assert script("evaluate", exported, "--games", 1) == 0
     assert "Freeway" in capsys.readouterr().out
     assert sorted(exported.iterdir()) == before
+
+
+def test_coordinates_of_the_actor_alone_train_and_are_handed_on(script, tmp_path):
+    separate = ("--share-features-extractor", "false", "--coord-critic", "false")
+    assert script("train", *SMALL, *separate, "--total-timesteps", 64) == 0
+    assert script("export", RUN, "agent") == 0
+    weights = load_file(tmp_path / "agent" / "model.safetensors")
+    assert [name for name in weights if "coord" in name] == ["features_extractor.cnn.0.coord_weight"]
+    assert "vf_features_extractor.cnn.0.weight" in weights
+    original, copy = load_agent(tmp_path / RUN, "cpu"), load_agent(tmp_path / "agent", "cpu")
+    for name, weight in original.policy.state_dict().items():
+        assert torch.equal(weight, copy.policy.state_dict()[name]), name
+    expected = original.policy(torch.as_tensor(frames()), deterministic=True)
+    for ours, found in zip(expected, copy.policy(torch.as_tensor(frames()), deterministic=True), strict=True):
+        assert torch.equal(ours, found)
+    torch.manual_seed(0)
+    logits, value = PolicyOutputs(copy.policy)(torch.as_tensor(frames()))
+    assert torch.equal(logits.argmax(1), expected[0])
+    torch.testing.assert_close(value, expected[1])
 
 
 def test_onnx_computes_the_same(script, trained, tmp_path):

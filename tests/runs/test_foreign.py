@@ -63,6 +63,18 @@ def test_plays_from_its_tensors_alone(name, tmp_path, refuse_pickle):
     assert (model.predict(FRAMES, deterministic=True)[0] == expected).all()
 
 
+def test_an_extractor_for_each_head_plays_as_it_did(tmp_path):
+    network = {**policy_kwargs("cnn"), "share_features_extractor": False}
+    model = from_spaces(PPO, SPACE, spaces.Discrete(6), policy_kwargs=network, device="cpu", seed=1)
+    model.save(tmp_path / "agent.zip")
+    found = load_zip(tmp_path / "agent.zip", "ppo", "Pong", "cnn", False, "cpu")[0]
+    with torch.no_grad():
+        for ours, expected in zip(
+            *(m.policy(torch.as_tensor(FRAMES), True) for m in (found, model)), strict=True
+        ):
+            assert torch.equal(ours, expected)
+
+
 @pytest.mark.parametrize(("algo", "extractor"), [("ppo", "impala"), ("ppo", "coordconv"), ("dqn", "cnn")])
 def test_another_network_is_refused(algo, extractor, tmp_path):
     save("ppo", tmp_path / "agent.zip")
