@@ -19,7 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python scripts/compare.py --config configs/compare/demo.yaml
+	$(BIN)/python scripts/evaluate.py runs/demo/RoadRunner/coordconv/seed1 --games 8 --gif runs/demo/coordconv.gif
 
 test: install
 	$(BIN)/ruff format --check .

@@ -31,7 +31,7 @@ with script_needs("report"):
     from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
     from rl_coordconv.compare.on_ray import run_on_ray
     from rl_coordconv.compare.plan import plan
-    from rl_coordconv.compare.report import write_report
+    from rl_coordconv.compare.report import verdict_text, write_report
     from rl_coordconv.compare.results import Results
     from rl_coordconv.compare.table import MatrixTable
     from rl_coordconv.compare.tidy import read_csv
@@ -89,7 +89,8 @@ def main(args: Sequence[str]) -> None:
         print("\n".join(plan(comparison, jobs, slots, known)), file=sys.stderr)
         results = execute(jobs, config, slots, kept)
         page = write_report(comparison)
-    print(f"report   {page}\ncurves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
+    print(f"{verdict_text(page)}\nreport   {page}")
+    print(f"curves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
     failed = {name: result for name, result in results.items() if result.state == "failed"}
     for name, result in failed.items():
         print(f"failed: {name}: {result.message}", file=sys.stderr)

@@ -21,7 +21,7 @@ with script_needs("report"):
     from rl_coordconv.cli import gather_list, parse_dataclass
     from rl_coordconv.compare.collect import Collected, collect
     from rl_coordconv.compare.comparison import Comparison
-    from rl_coordconv.compare.report import Style, write_report
+    from rl_coordconv.compare.report import Style, verdict_text, write_report
     from rl_coordconv.compare.select import merged, parsed_labels, relabelled, selected
 
 
@@ -65,7 +65,7 @@ def main(args: Sequence[str]) -> None:
     if config.output is not None:
         comparison = dataclasses.replace(comparison, folder=config.output, results=None)
     page = write_report(comparison, data, Style(config.figures, config.latex))
-    print(f"report   {page}")
+    print(f"{verdict_text(page)}\nreport   {page}")
     if (comparison.folder / "summary").is_dir():
         print(f"curves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
 

@@ -53,7 +53,7 @@ def shrink(file: Path) -> None:
     """Make a comparison's runs as small as the others here, and one per arm."""
     values = yaml.safe_load(file.read_text())
     values |= {"games": values["games"][:1], "seeds": values["seeds"][:1]}
-    values["common"] |= {"total_timesteps": 64, "n_envs": 2, "final_eval_episodes": 1}
+    values["common"] |= {"total_timesteps": 256, "n_envs": 2, "final_eval_episodes": 1}
     values["common"] |= {"features_dim": 16, "max_frames": 400}
     values["common"]["ppo"] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
     file.write_text(yaml.safe_dump(values))
@@ -117,13 +117,19 @@ def test_pictures_and_files_it_links_to_exist() -> None:
 
 
 @pytest.mark.slow
-def test_demo_trains_both_arms_and_films_one(script, capsys, tmp_path) -> None:
-    args = [*SMALL_TRAINING, "--ppo.n_steps", "32"]
-    assert script("demo", *args) == 0
+def test_demo_trains_both_arms_reports_and_films_one(script, capsys, tmp_path) -> None:
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shrink(tmp_path / "configs" / "compare" / "demo.yaml")
+    recipe = (ROOT / "Makefile").read_text().partition("\ndemo:")[2].partition("\n\n")[0].splitlines()[1:]
+    for _ in ("trains", "started again, it has nothing to train"):
+        for line in recipe:
+            python, path, *args = line.split()
+            assert python == "$(BIN)/python"
+            assert script(Path(path).stem, *args) == 0, line
     experiment = tmp_path / "runs" / "demo"
-    assert {"curves.png", "coordconv.gif"} <= {path.name for path in experiment.iterdir()}
+    assert {"report.html", "coordconv.gif"} <= {path.name for path in experiment.iterdir()}
     for arm in ("cnn", "coordconv"):
         assert (experiment / "RoadRunner" / arm / "seed1" / "final_model.zip").exists()
     printed = capsys.readouterr().out
+    assert "RoadRunner: coordconv is not distinguishable from cnn" in printed
     assert "tensorboard --logdir runs/demo" in printed
-    assert script("demo", *args) == 0, "started again, it has nothing to train"

@@ -105,6 +105,13 @@ def write_report(comparison: Comparison, data: Collected | None = None, style: S
         return page
 
 
+def verdict_text(page: Path) -> str:
+    """Return the verdicts of a report as plain lines, to print."""
+    text = page.with_suffix(".md").read_text(encoding="utf-8")
+    section = text.partition("\n## Verdict\n")[2].partition("\n## ")[0]
+    return section.strip().replace("**", "").replace("* ", "")
+
+
 def _write(analysis: Analysis, style: Style) -> Path:
     comparison, folder = analysis.comparison, analysis.comparison.folder
     figures = draw_all(analysis, folder / "figures", style.figures)

@@ -1,39 +1,13 @@
-"""Learning curves of runs as a picture, from their ``monitor.csv`` files."""
+"""The learning curve of a run as table and picture, from its ``monitor.csv``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from rl_coordconv.files import atomic_path
 from rl_coordconv.runs.folder import RunFolder
-
-
-def plot_curves(arms: Mapping[str, Sequence[RunFolder]], title: str, path: Path, window: int = 30) -> None:
-    """
-    Draw every game as a dot and the running mean of the last ``window`` games as a line per run.
-
-    :param arms: Runs by the name of their arm
-    :param title: Title of the picture
-    :param path: PNG to write
-    :param window: Games in the running mean
-    """
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for number, (arm, runs) in enumerate(arms.items()):
-        for index, run in enumerate(runs):
-            steps, returns = run.read_games()
-            axes.plot(steps, returns, ".", ms=3, alpha=0.25, color=f"C{number}")
-            means = [returns[max(0, i - window + 1) : i + 1].mean() for i in range(len(returns))]
-            axes.plot(steps, means, color=f"C{number}", label=arm if index == 0 else None)
-    axes.set(xlabel="steps (4 frames each)", ylabel="raw return of a full game", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(title=f"mean of {window} games")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
 
 
 def write_curve(run: RunFolder, path: Path, title: str, points: int = 100) -> bool:
