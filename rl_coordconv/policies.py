@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+from rl_coordconv.errors import UserError
 
 
 class CoordActorPolicy(ActorCriticCnnPolicy):
@@ -22,8 +25,18 @@ class CoordActorPolicy(ActorCriticCnnPolicy):
         super().__init__(*args, **{**kwargs, "share_features_extractor": False})
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
-        """Return the actor's extractor, which SB3 asks for first, then the critic's."""
+        """
+        Return the actor's extractor, which SB3 asks for first, then the critic's.
+
+        :raises UserError: The extractor has no coordinates to leave out
+        """
+        kind = self.features_extractor_class
+        if "coord_layers" not in inspect.signature(kind).parameters:
+            raise UserError(
+                f"CoordActorPolicy needs an extractor with coordinates, not {kind.__name__}: "
+                "give policy_kwargs=policy_kwargs('coordconv')"
+            )
         if self.features_extractor is None:
             return super().make_features_extractor()
         without = {**self.features_extractor_kwargs, "coord_layers": ()}
-        return self.features_extractor_class(self.observation_space, **without)
+        return kind(self.observation_space, **without)

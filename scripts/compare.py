@@ -26,6 +26,7 @@ from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
 
 with script_needs("report"):
     from rl_coordconv.cli import parse_dataclass
+    from rl_coordconv.compare.collect import collect
     from rl_coordconv.compare.jobs import Job, JobResult, make_jobs
     from rl_coordconv.compare.local import default_slots, run_local
     from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
@@ -88,7 +89,10 @@ def main(args: Sequence[str]) -> None:
         known = read_csv(config.results or comparison.folder)
         print("\n".join(plan(comparison, jobs, slots, known)), file=sys.stderr)
         results = execute(jobs, config, slots, kept)
-        page = write_report(comparison)
+        data = collect(comparison)
+        if kept:
+            kept.add([run for run in data.runs if run.foreign])
+        page = write_report(comparison, data)
     print(f"{verdict_text(page)}\nreport   {page}")
     print(f"curves   tensorboard --logdir {comparison.folder}  (see Custom Scalars)")
     failed = {name: result for name, result in results.items() if result.state == "failed"}

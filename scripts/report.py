@@ -59,6 +59,8 @@ def main(args: Sequence[str]) -> None:
     changed = config.merge or config.games or config.arms or config.labels
     if changed and config.output is None:
         raise UserError("a report on a part, or on several, needs a folder of its own: give --output")
+    if config.output is not None and Comparison(config.output, (), (), (), "").file.exists():
+        raise UserError(f"'{config.output}' holds a comparison of its own: give --output another folder")
     comparison, data = merged([load(folder) for folder in (config.folder, *config.merge)])
     comparison, data = selected((comparison, data), config.games, config.arms)
     comparison, data = relabelled((comparison, data), parsed_labels(config.labels, comparison.arms))

@@ -72,9 +72,22 @@ def test_models_that_cannot_see_coordinates_are_left_as_they_are() -> None:
     with pytest.raises(UserError, match="extractor FlattenExtractor cannot be given coordinates: it must be"):
         add_coordinates(PPO("MlpPolicy", "CartPole-v1"))
     plain = PPO("CnnPolicy", make_env(), n_steps=32)
+    with pytest.raises(UserError, match=r"coord_layers is 0: give a list, e.g. \[0\]"):
+        add_coordinates(plain, coord_layers=0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"coord_layers is .5.: use different numbers from 0 to 2"):
         add_coordinates(plain, coord_layers=[5])
     assert not any(isinstance(module, CoordConv2d) for module in plain.policy.modules())
+
+
+def test_what_is_frozen_stays_frozen() -> None:
+    model = PPO("CnnPolicy", make_env(), n_steps=32, device="cpu")
+    for parameter in model.policy.features_extractor.parameters():
+        parameter.requires_grad_(False)
+    add_coordinates(model)
+    learns = [
+        name for name, value in model.policy.features_extractor.named_parameters() if value.requires_grad
+    ]
+    assert learns == ["cnn.0.coord_weight"]
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, RMSpropTFLike])

@@ -58,7 +58,7 @@ def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
     data = collect(comparison) if data is None else data
     runs = data.runs
     notes = data.broken + about_runs(comparison, runs, data.missing)
-    interim = bool(data.missing) or not all(run.ended for run in runs)
+    interim = bool(data.missing or data.broken) or not all(run.ended for run in runs)
     games = []
     for game in comparison.games:
         here = [run for run in runs if run.game == game]
@@ -70,6 +70,8 @@ def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
             result = game_result(comparison, game, taking, diverged, grid)
             games.append(result)
             notes += about_scores(comparison, game, result.score, taking, result.took_off)
+        elif diverged and not whole:
+            notes.append(f"{game}: left out, as no run left an agent.")
     versus, over_games = _decided(*_compared(comparison, games), interim)
     overall = arms_overall(comparison, games)
     return Analysis(comparison, runs, games, versus, overall, over_games, interim, notes)

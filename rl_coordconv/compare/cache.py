@@ -1,8 +1,8 @@
 """
 What a report read of each run, kept so that the next one reads only what has changed.
 
-On disk, under ``runs/<name>/``: ``.read.json`` with the sizes and times of every run's files; what was read
-of them is in ``scores.csv`` and ``curves.csv`` beside it.
+On disk, under ``runs/<name>/``: ``.read.json`` with the sizes and times of every run's files, and hashes of
+``scores.csv`` and ``curves.csv`` beside it, which hold what was read of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV
 from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.tidy import read_csv
 from rl_coordconv.errors import UserError
@@ -61,6 +62,8 @@ class Cache:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
             saved = json.loads((folder / FILE).read_text(encoding="utf-8"))
             keys, report = dict(saved["keys"]), str(saved["report"])
+            if saved["tables"] != _tables(folder):  # another report has written them since
+                return
             self.runs = {run.name: run for run in read_csv(folder)}
             self.keys, self.report = keys, report
 
@@ -82,4 +85,10 @@ def save(folder: Path, keys: dict[str, Key], report: str) -> None:
     :param keys: By run
     :param report: From :func:`fingerprint`
     """
-    write_text(folder / FILE, json.dumps({"keys": keys, "report": report}), sync=False)
+    kept = {"keys": keys, "report": report, "tables": _tables(folder)}
+    write_text(folder / FILE, json.dumps(kept), sync=False)
+
+
+def _tables(folder: Path) -> list[str]:
+    """Return hashes of the tables that hold what was read."""
+    return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (SCORES_CSV, CURVES_CSV)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rl_coordconv.compare.cache import Cache, Key, key_of, key_of_foreign
 from rl_coordconv.compare.comparison import Comparison
@@ -43,16 +45,16 @@ def collect(comparison: Comparison) -> Collected:
     """
     name = comparison.folder.name
     cache, keys = Cache(comparison.folder), {}
-    reads: list[tuple[str, Callable[[], RunData]]] = []
+    reads: list[tuple[str, Path, Callable[[], RunData]]] = []
     for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds):
         path = comparison.folder / game / arm / f"seed{seed}"
         if (run := RunFolder(path)).config_file.is_file():
             what = run_name(game, arm, seed)
             keys[what] = key_of(run)
             if known := cache.get(what, keys[what]):
-                reads.append((what, functools.partial(_known, known)))
+                reads.append((what, path, functools.partial(_known, known)))
             else:
-                reads.append((what, functools.partial(read_run, run, name, game, arm, seed)))
+                reads.append((what, path, functools.partial(read_run, run, name, game, arm, seed)))
     recorded = [] if comparison.results is None else read_csv(comparison.results)
     kept = {run.name for run in recorded}
     for arm, games in comparison.foreign.items():
@@ -61,11 +63,12 @@ def collect(comparison: Comparison) -> Collected:
                 if path.exists() or run_name(game, arm, number) not in kept:
                     what = f"{game}/{arm}: {path}"
                     keys[what] = key_of_foreign(path)
-                    reads.append((what, functools.partial(read_foreign, path, name, game, arm, number)))
+                    reader = functools.partial(read_foreign, path, name, game, arm, number)
+                    reads.append((what, path, reader))
     runs, broken = [], []
-    for what, read in reads:
+    for what, path, read in reads:
         try:
-            runs.append(read())
+            runs.append(dataclasses.replace(read(), folder=path))
         except Exception as error:  # whatever a damaged file makes a parser raise is about that one run
             broken.append(f"{what}: left out, as it cannot be read: {type(error).__name__}: {error}.")
     finished = {run.name for run in runs if run.finished}

@@ -126,11 +126,15 @@ class Comparison:
                 for arm, games in values["foreign"].items()
             }
             games, arms, seeds = (tuple(values[key]) for key in ("games", "arms", "seeds"))
+            if not all(isinstance(name, str) for name in (*games, *arms)) or values["baseline"] not in arms:
+                raise TypeError("games and arms must be names, and baseline one of the arms")
             # Version 0.1.0 scored training games, and did not say so.
             score = choose(f"score in {file}", values.get("score", "train"), SCORES)
             options = dict(values.get("options") or {})
             return cls(folder, games, arms, seeds, values["baseline"], (), foreign, score, options, results)
-        except (KeyError, TypeError, AttributeError) as error:
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"'{file}' is damaged ({error!r}): start the comparison again to renew it"
             ) from None

@@ -274,16 +274,11 @@ def coordinate_use(analysis: Analysis, page: Sequence[GameResult]) -> Figure:
     figure, panels = _panels(games)
     for axes, game in zip(panels, games, strict=True):
         for number, (arm, layer) in enumerate(lines):
-            curves = [
-                run.coord_use[layer]
-                for run in used
-                if (run.game, run.arm) == (game, arm) and layer in run.coord_use
-            ]
-            if not curves:
+            ours = [run for run in used if (run.game, run.arm) == (game, arm) and layer in run.coord_use]
+            if not ours:
                 continue
-            length = min(map(len, curves))
-            grid = next(run.grid for run in used if run.game == game)[:length]
-            mean = np.mean([curve[:length] for curve in curves], axis=0)
+            grid = min((run.grid for run in ours), key=len)
+            mean = np.mean([run.coord_use[layer][: len(grid)] for run in ours], axis=0)
             style = ("-", "--", ":", "-.")[number % 4]
             axes.plot(grid, mean, style, color=colours[arm], label=f"{arm}: {layer}")
         axes.set(xlabel=STEPS, ylabel="share of weight norm")

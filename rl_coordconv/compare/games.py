@@ -18,6 +18,8 @@ from rl_coordconv.compare.verdicts import UNDECIDED, Question, Verdict
 # this.
 GAP = 1.5
 FEWEST_FOR_GROUPS = 6
+# Final evaluations are of the same training where its steps differ by no more than a rollout or so.
+SAME_STEPS = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Versus:
     @property
     def question(self) -> Question:
         """What the decision rule is asked."""
-        return Question(self.difference, self.rank_p_value)
+        enough = self.fewest >= statistics.RANK_RUNS
+        return Question(self.difference, self.rank_p_value if enough else 1.0)
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,13 @@ def kind_of_score(comparison: Comparison, runs: Sequence[RunData]) -> str:
 
     :param comparison: What is compared
     :param runs: Those taking part
-    :return: ``eval`` if it is wanted and every arm has a run with a final evaluation, else ``train``
+    :return: ``eval`` if it is wanted, every arm has a run with a final evaluation, and those come after
+        equally many steps, else ``train``, which can be cut to the same steps
     """
-    arms = {run.arm for run in runs}
-    evaluated = {run.arm for run in runs if run.eval_score is not None}
-    return comparison.score if evaluated == arms else "train"
+    evaluated = [run for run in runs if run.eval_score is not None]
+    steps = [run.last_step for run in evaluated] or [0]
+    is_fair = {run.arm for run in evaluated} == {run.arm for run in runs}
+    return comparison.score if is_fair and min(steps) >= (1 - SAME_STEPS) * max(steps) else "train"
 
 
 def curve_band(curves: np.ndarray) -> np.ndarray:

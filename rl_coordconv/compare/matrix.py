@@ -30,7 +30,7 @@ from rl_coordconv.compare.rundata import run_name
 from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
-from rl_coordconv.options import read_yaml
+from rl_coordconv.options import check_folder_name, read_yaml
 from rl_coordconv.runs.folder import RunFolder
 
 KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms", "score")
@@ -76,6 +76,8 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
     choose(f"baseline in {path}", baseline, names)
     score = choose(f"score in {path}", str(values.get("score") or "eval"), SCORES)
     name = str(values.get("name") or path.stem)
+    for what, part in (("name", name), *(("arm", arm) for arm in names)):
+        check_folder_name(f"{what} in {path}", part)
     place = {"name": name, "output": output or values.get("output") or "runs"}
     first = [_arm_config(str(arm), arms[arm], values, games[0], place, path) for arm in arms]
     trained = [config for config in first if config is not None]
@@ -207,9 +209,13 @@ def _foreign_folders(arm: str, folders: Any, games: list[str], path: Path) -> di
         choose(f"game of arm '{arm}'", canonical_game(game), games)
         paths: list[Path] = []
         for pattern in patterns if isinstance(patterns, list) else [patterns]:
-            matches = sorted(glob.glob(str(path.parent / str(pattern))))
+            matches = sorted(glob.glob(str(Path(glob.escape(str(path.parent))) / str(pattern))))
             if not matches:
                 raise UserError(f"{where}: there is no folder '{path.parent / str(pattern)}'")
             paths += [Path(match).resolve() for match in matches]
+        if twice := [path for path in paths if paths.count(path) > 1]:
+            raise UserError(f"{where}: folder '{twice[0]}' is given twice")
+        if canonical_game(game) in found:
+            raise UserError(f"{where}: game {canonical_game(game)} is given twice")
         found[canonical_game(game)] = paths
     return found

@@ -87,9 +87,8 @@ def about_scores(
         return notes
     names = listed([f"{run.arm}/seed{run.seed}" for run in runs if run.eval_score is None])
     if kind == "train":
-        notes.append(
-            f"{game}: scores are the last training games, as an arm has no final evaluation: {names}."
-        )
+        why = f"an arm has no final evaluation: {names}" if names else "final evaluations differ in steps"
+        notes.append(f"{game}: scores are the last training games, as {why}.")
         return notes
     if names:
         notes.append(f"{game}: without a final evaluation, so not in the scores: {names}.")

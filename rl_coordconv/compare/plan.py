@@ -8,7 +8,7 @@ from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.jobs import Job
 from rl_coordconv.compare.power import detectable
 from rl_coordconv.compare.rundata import RunData
-from rl_coordconv.compare.statistics import INTERVAL_RUNS, LEVEL
+from rl_coordconv.compare.statistics import INTERVAL_RUNS, LEVEL, RANK_RUNS
 
 
 def plan(
@@ -38,12 +38,13 @@ def _power(comparison: Comparison) -> list[str]:
     if not questions:
         return []
     if n < INTERVAL_RUNS:
-        return [f"{n} seeds show how it works, no difference: give {INTERVAL_RUNS + 2} or more for verdicts"]
+        text = f"{n} seeds show how it works, no difference on a game: give {INTERVAL_RUNS + 2} or more"
+        return [f"{text} for verdicts"]
     alone, corrected = detectable(n), detectable(n, 1 - (1 - LEVEL) / questions)
     lines = [
         f"{n} seeds show, with 80 % probability, a game's difference of {alone:.1f} standard deviations "
         f"between seeds; {corrected:.1f} if all {questions} questions are answered"
     ]
-    if n == INTERVAL_RUNS:
-        lines.append("3 seeds give intervals but no verdict on a single game, which takes 4")
+    if n < RANK_RUNS:
+        lines.append(f"{n} seeds give intervals but no verdict on a single game, which takes {RANK_RUNS}")
     return lines

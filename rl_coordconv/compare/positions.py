@@ -43,8 +43,7 @@ def positional_biases(analysis: Analysis) -> Figure | None:
     panels: dict[str, np.ndarray] = {}
     for arm in analysis.comparison.arms:
         for run in (run for run in analysis.runs if run.arm == arm and run.coord_use):
-            folder = analysis.comparison.folder / run.game / arm / f"seed{run.seed}"
-            if maps := newest_maps(folder):
+            if run.folder and (maps := newest_maps(run.folder)):
                 panels[f"{arm}: {maps[0]} ({run.game}, seed {run.seed})"] = maps[1]
                 break
     if not panels:

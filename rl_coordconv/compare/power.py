@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from rl_coordconv.compare.statistics import INTERVAL_RUNS, LEVEL
+from rl_coordconv.compare.statistics import LEVEL, RANK_RUNS
 
 POWER = 0.8
 MOST_SEEDS = 1000
@@ -40,8 +40,8 @@ def seeds_needed(effect: float, level: float = LEVEL) -> int | None:
 
     :param effect: The difference in standard deviations of a run's score
     :param level: Of the test
-    :return: The number, at least 3, or None if it is above 1,000
+    :return: The number, at least 4, which a verdict takes, or None if it is above 1,000
     """
-    n = np.arange(INTERVAL_RUNS, MOST_SEEDS + 1)
+    n = np.arange(RANK_RUNS, MOST_SEEDS + 1)
     enough = n[power(effect, n, level) >= POWER]
     return int(enough[0]) if len(enough) else None

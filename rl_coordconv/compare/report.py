@@ -31,6 +31,7 @@ from rl_coordconv.compare.tables import SECTIONS, latex, speeds
 from rl_coordconv.compare.tensorboard import write_page
 from rl_coordconv.compare.tidy import write_csv
 from rl_coordconv.compare.wording import listed, verdict_lines
+from rl_coordconv.errors import UserError
 from rl_coordconv.files import alone, write_text
 
 PAGE_NAME = "report.html"
@@ -89,7 +90,7 @@ def write_report(comparison: Comparison, data: Collected | None = None, style: S
     :param data: Its runs, if they are read already
     :param style: What to write besides
     :return: ``report.html``
-    :raises UserError: The recorded scores cannot be read
+    :raises UserError: The recorded scores cannot be read, or the report not written
     """
     comparison.make_folder()
     folder, style = comparison.folder, style or Style()
@@ -99,9 +100,12 @@ def write_report(comparison: Comparison, data: Collected | None = None, style: S
         mark = fingerprint(data.keys, [comparison, style, __version__]) if own else ""
         if own and Cache(folder).report == mark and (folder / PAGE_NAME).is_file():
             return folder / PAGE_NAME
-        page = _write(analyse(comparison, data), style)
-        if own:
-            save(folder, data.keys, mark)
+        try:
+            page = _write(analyse(comparison, data), style)
+            if own:
+                save(folder, data.keys, mark)
+        except OSError as error:
+            raise UserError(f"report in '{folder}' cannot be written: {error}") from None
         return page
 
 

@@ -13,14 +13,16 @@ draws the report from the folder alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV, Comparison
 from rl_coordconv.compare.jobs import Job, JobResult
 from rl_coordconv.compare.matrix import check_recorded_options
 from rl_coordconv.compare.read import read_run
+from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.tidy import read_csv, write_csv
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import alone, write_text
@@ -71,17 +73,33 @@ class Results:
         """
         new = [job for job in jobs if job.name in results and job.name not in self.seen]
         self.seen |= {job.name for job in new}
-        runs = [
-            read_run(job.run, self.name, job.config.game, str(job.config.arm), job.config.seed)
-            for job in new
-            if job.run.config_file.is_file() and results[job.name].state in ("finished", "failed")
-        ]
+        runs = []
+        for job in new:
+            if job.run.config_file.is_file() and results[job.name].state in ("finished", "failed"):
+                with contextlib.suppress(Exception):  # one that cannot be read: the report names it
+                    config = job.config
+                    runs.append(read_run(job.run, self.name, config.game, str(config.arm), config.seed))
+        self.add(runs)
+
+    def add(self, runs: Sequence[RunData]) -> None:
+        """
+        Add runs, with what another machine has recorded in the meantime.
+
+        :param runs: Runs that have ended, here or elsewhere
+        :raises UserError: The folder cannot be written
+        """
         if not runs:
             return
         names = {run.name for run in runs}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with alone(self.folder):
-            kept = [run for run in read_csv(self.folder) if run.name not in names]
-            ordered = sorted([*kept, *runs], key=lambda run: (run.game, run.arm, run.seed))
-            write_text(self.folder / self.comparison.file.name, self.comparison.to_yaml())
-            write_csv(ordered, self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with alone(self.folder):
+                file = self.folder / self.comparison.file.name
+                if file.is_file():
+                    self.comparison = self.comparison.joined(Comparison.load(self.folder))
+                kept = [run for run in read_csv(self.folder) if run.name not in names]
+                ordered = sorted([*kept, *runs], key=lambda run: (run.game, run.arm, run.seed))
+                write_text(file, self.comparison.to_yaml())
+                write_csv(ordered, self.folder)
+        except OSError as error:
+            raise UserError(f"results '{self.folder}' cannot be written: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class RunData:
     :param coord_use: Share of the weight norm on coordinates at each point, by layer
     :param machine: What it was trained on: device, cpu, torch, precision
     :param foreign: Trained elsewhere, so that equal seeds do not mean equal environments
+    :param folder: Where it lives, None where its recorded scores are all that is left
     """
 
     comparison: str
@@ -63,6 +65,7 @@ class RunData:
     coord_use: Mapping[str, np.ndarray] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
     foreign: bool = False
+    folder: Path | None = None
 
     @property
     def name(self) -> str:

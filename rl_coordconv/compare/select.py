@@ -21,15 +21,20 @@ def merged(parts: Sequence[Part]) -> Part:
     """
     Return several comparisons as one: arms with the same name and options are one, others get two names.
 
+    Arms whose options are not recorded, as those trained elsewhere, are never the same.
+
     :param parts: The first gives folder, baseline and kind of score
     """
     whole, data = parts[0]
     for number, (comparison, more) in enumerate(parts[1:], start=1):
-        clash = {
-            arm: f"{arm} ({comparison.folder.name})"
-            for arm in comparison.arms
-            if arm in whole.arms and comparison.options.get(arm) != whole.options.get(arm)
-        }
+        clash = {}
+        for arm in (arm for arm in comparison.arms if arm in whole.arms):
+            options = comparison.options.get(arm)
+            if options is None or options != whole.options.get(arm):
+                name = f"{arm} ({comparison.folder.name})"
+                while name in whole.arms:
+                    name += "'"
+                clash[arm] = name
         comparison, more = relabelled((comparison, more), clash)
         shift = number * SEEDS_APART
         runs = [dataclasses.replace(run, seed=run.seed + shift) for run in more.runs]
@@ -47,7 +52,7 @@ def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
 
     :param labels: E.g. ``["cnn=Nature CNN"]``
     :param arms: Arms that there are
-    :raises UserError: One is no ``arm=label``, or names no arm
+    :raises UserError: One is no ``arm=label``, or names no arm, or two arms would have one name
     """
     found = {}
     for text in labels:
@@ -55,6 +60,9 @@ def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
         if not equals or not label:
             raise UserError(f"label '{text}' must be arm=label")
         found[choose("arm in labels", arm, arms)] = label
+    names = [found.get(arm, arm) for arm in arms]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"labels give two arms the name '{twice[0]}'")
     return found
 
 
@@ -84,14 +92,14 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
     :param part: The comparison
     :param games: Their names, None for all
     :param arms: Their names, None for all; without the baseline, the first of them becomes it
-    :raises UserError: One is not there
+    :raises UserError: One is not there, or is given twice
     """
     comparison, data = part
     if games is not None:
-        names = tuple(choose("game", canonical_game(game), comparison.games) for game in games)
+        names = _once("game", [choose("game", canonical_game(game), comparison.games) for game in games])
         comparison = dataclasses.replace(comparison, games=names)
     if arms is not None:
-        names = tuple(choose("arm", arm, comparison.arms) for arm in arms)
+        names = _once("arm", [choose("arm", arm, comparison.arms) for arm in arms])
         baseline = comparison.baseline if comparison.baseline in names else names[0]
         comparison = dataclasses.replace(comparison, arms=names, baseline=baseline)
 
@@ -101,3 +109,10 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
     runs = [run for run in data.runs if kept(run.game, run.arm)]
     missing = [name for name in data.missing if kept(*parts_of(name)[:2])]
     return comparison, dataclasses.replace(data, runs=runs, missing=missing)
+
+
+def _once(what: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return names none of which is given twice."""
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{what} '{twice[0]}' is given twice")
+    return tuple(names)

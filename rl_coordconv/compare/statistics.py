@@ -17,6 +17,8 @@ from scipy import stats
 LEVEL = 0.95
 # From this many runs on, an interval says more than the runs themselves.
 INTERVAL_RUNS = 3
+# Of each arm, for a verdict on a game: three against three cannot pass the exact Mann-Whitney test.
+RANK_RUNS = 4
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV
-from rl_coordconv.compare.rundata import RunData
+from rl_coordconv.compare.rundata import RunData, step_grid
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path
 from rl_coordconv.runs.folder import Progress
@@ -133,7 +133,7 @@ def _run(row: Mapping[str, str], curve: Sequence[Mapping[str, str]], folder: Pat
             int(row["seed"]),
             progress,
             int(row["total_timesteps"]),
-            column("step"),
+            _grid(column("step"), int(row["total_timesteps"])),
             column("return_mean"),
             number(row["score_train_mean"]),
             number(row["score_eval_mean"]),
@@ -144,6 +144,12 @@ def _run(row: Mapping[str, str], curve: Sequence[Mapping[str, str]], folder: Pat
         )
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"'{folder}': {'/'.join(row[name] or '?' for name in RUN)}: {error}") from None
+
+
+def _grid(steps: np.ndarray, total: int) -> np.ndarray:
+    """Return the points of a curve as they were before they were rounded for the table."""
+    exact = step_grid(total)[: len(steps)]
+    return exact if len(exact) == len(steps) and np.abs(exact - steps).max(initial=0) <= 0.5 else steps
 
 
 def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

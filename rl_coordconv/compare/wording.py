@@ -65,6 +65,8 @@ def _reason(versus: Versus, interim: bool, questions: int) -> str:
     if found.p_value is None:
         return f"{reason}: scores without any spread give no interval"
     reason += f"{_corrected(versus.verdict)}, Mann-Whitney p {_p(versus.rank_p_value)}"
+    if versus.fewest < statistics.RANK_RUNS:
+        return f"{reason}; a verdict takes {statistics.RANK_RUNS} runs of each arm"
     if versus.verdict.outcome == "undecided" and not interim:
         return f"{reason}; {_more_seeds(versus, questions)}"
     return reason

@@ -115,15 +115,16 @@ def check_extractor(name: str, options: dict[str, Any], observation_space: space
     :param observation_space: What it is to see
     :raises UserError: It is unknown, lacks an option that is given, refuses its value, or is too large
     """
-    key = (name, repr(sorted(options.items())), repr(observation_space))
+    key = (repr(EXTRACTORS.get(name)), repr(sorted(options.items())), repr(observation_space))
     if key in _MADE:  # making one takes 20 ms, and a comparison has hundreds of runs
         return
     kwargs = policy_kwargs(name, **options)
     with torch.random.fork_rng(devices=[]), enough_memory("features_dim, or width where there is one"):
         try:
             kwargs["features_extractor_class"](observation_space, **kwargs["features_extractor_kwargs"])
-        except UserError as error:
-            raise UserError(f"extractor '{name}': {error}") from None
+        except (UserError, AssertionError, TypeError, ValueError) as error:
+            what = str(error) or "its class refuses the options"
+            raise UserError(f"extractor '{name}': {what}") from None
     _MADE.add(key)
 
 

@@ -34,10 +34,13 @@ def see_coordinates(
     :param with_r: Add the distance from the centre as a third coordinate
     :param coord_init: As in :class:`~rl_coordconv.layers.CoordConv2d`
     :param coord_scale: As in :class:`~rl_coordconv.layers.CoordConv2d`
-    :raises UserError: There is no such convolution, one is named twice, or an option is not allowed
+    :raises UserError: There is no such convolution, one is named twice or sees coordinates already, or an
+        option is not allowed
     """
     convs = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
-    chosen = list(coord_layers) if isinstance(coord_layers, Sequence) else [coord_layers]
+    if not isinstance(coord_layers, Sequence):
+        raise UserError(f"coord_layers is {coord_layers}: give a list, e.g. [{coord_layers}]")
+    chosen = list(coord_layers)
     allowed = all(type(index) is int and 0 <= index < len(convs) for index in chosen)
     if not allowed or len(set(chosen)) < len(chosen):
         raise UserError(f"coord_layers is {chosen}: use different numbers from 0 to {len(convs) - 1}")

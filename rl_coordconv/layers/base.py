@@ -73,39 +73,55 @@ class CoordConvLayer(nn.Module):
         """Return the image part and the coordinate part of a weight of the literal concat."""
         raise NotImplementedError
 
-    def concat_weight(self) -> Tensor:
-        """Return the weight of the literal concat layer that computes the same."""
+    def _concat(self, image: Tensor, coords: Tensor) -> Tensor:
+        """Return what :meth:`_split` takes apart."""
         raise NotImplementedError
 
+    def concat_weight(self) -> Tensor:
+        """
+        Return the weight of the literal concat layer that computes the same.
+
+        :return: As ``weight``, but with ``in_channels / groups + 2 or 3`` input channels in each group, of
+            which the last are coordinates
+        """
+        return self._concat(self.weight, self.coord_weight * self.coord_scale)
+
     @torch.no_grad()
-    def _reset_coordinates(self, initialise: Callable[[Any], Any]) -> None:
+    def _reset_coordinates(self, initialise: Callable[[Any], Any], before: Tensor | None = None) -> None:
         """
         Start the coordinates at zero, or draw them as ``initialise`` draws the literal concat layer's.
 
         The random state stays as it was, so that what is drawn next does not depend on coordinates.
+
+        :param initialise: Changes the parameters of a layer
+        :param before: Weight of the literal concat layer before that
         """
         if self.coord_init == "zeros":
             self.coord_weight.zero_()
             return
         twin = self._literal_layer("cpu")
+        if before is not None:
+            twin.weight.copy_(before)
+            if self.bias is not None:
+                twin.bias.copy_(self.bias)
         with torch.random.fork_rng(devices=[]):
             # Numbers of their own: the next layer's weights are drawn from the state that is left behind.
-            torch.default_generator.manual_seed(int(torch.randint(2**62, ())))
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), device="cpu")))
             initialise(twin)
         self.coord_weight.copy_(self._split(twin.weight)[1])
 
     def apply(self: Self, fn: Callable[[nn.Module], Any]) -> Self:
         """
-        Apply ``fn`` as any module does; if it initialised ``weight``, coordinates are drawn likewise.
+        Apply ``fn`` as any module does; if it changed ``weight``, it is applied to coordinates likewise.
 
-        :param fn: E.g. SB3's orthogonal initialisation
+        :param fn: E.g. SB3's orthogonal initialisation, which draws both together; or a clamp
         """
         if self.coord_init == "zeros":  # whatever initialises the image's weights
             return super().apply(fn)
-        before = self.weight.detach().clone()
+        before, weight = self._concat(self.weight, self.coord_weight).detach(), self.weight.detach().clone()
         super().apply(fn)
-        if not torch.equal(before, self.weight):
-            self._reset_coordinates(fn)
+        if not torch.equal(weight, self.weight):
+            self._reset_coordinates(fn, before)
         return self
 
     def _load_from_state_dict(

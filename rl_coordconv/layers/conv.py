@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl_coordconv.errors import UserError
 from rl_coordconv.layers.base import CoordConvLayer, CoordInit, CoordScale, reset
 from rl_coordconv.layers.coords import coordinate_map
 from rl_coordconv.layers.positional import affine_factors, is_channels_last
@@ -46,7 +47,10 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         :param with_r: Add the distance from the centre as a third coordinate
         :param coord_init: ``concat`` draws coordinate weights, so that the layer does not compute the same
         :param coord_scale: As for the layer
+        :raises UserError: It sees coordinates already
         """
+        if isinstance(conv, CoordConvLayer):
+            raise UserError("this convolution sees coordinates already")
         layer = cls(
             conv.in_channels,
             conv.out_channels,
@@ -65,19 +69,16 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         ).to_empty(device=conv.weight.device)
         layer._reset_coordinates(reset)
         layer.load_state_dict({**conv.state_dict(), "coord_weight": layer.coord_weight})
+        for name, parameter in conv.named_parameters():
+            layer.get_parameter(name).requires_grad_(parameter.requires_grad)
         return layer.train(conv.training)
 
     def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
         split = self.in_channels // self.groups
         return concat[:, :split], concat[:, split:]
 
-    def concat_weight(self) -> Tensor:
-        """
-        Return the weight of the literal concat layer that computes the same.
-
-        :return: ``(out_channels, in_channels / groups + 2 or 3, kernel height, kernel width)``
-        """
-        return torch.cat([self.weight, self.coord_weight * self.coord_scale], 1)
+    def _concat(self, image: Tensor, coords: Tensor) -> Tensor:
+        return torch.cat([image, coords], 1)
 
     def forward(self, input: Tensor) -> Tensor:
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,22 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+class Kept(NamedTuple):
+    """
+    What is kept; replaced as a whole, as threads may share a layer.
+
+    :param key: What the constants hold for
+    :param constants: What the weight is multiplied by
+    :param weight: What the term holds for, None before there is one
+    :param term: The term
+    """
+
+    key: Any = None
+    constants: Any = None
+    weight: Tensor | None = None
+    term: Tensor | None = None
+
+
 class PositionalTerm:
     """
     What a CoordConv layer keeps of its batch-independent term, for rollouts and evaluation.
@@ -33,10 +49,7 @@ class PositionalTerm:
     """
 
     def __init__(self) -> None:
-        self.key: Any = None
-        self.constants: Any = None
-        self.weight: Tensor | None = None
-        self.term: Tensor = torch.empty(0)
+        self.kept = Kept()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PositionalTerm:
         return PositionalTerm()
@@ -73,16 +86,19 @@ class PositionalTerm:
         if is_traced():
             return _add(out, multiply(out, make(out, *options)), pixels_last)
         key = (options, pixels_last, is_channels_last(weight), weight.dtype, weight.device)
-        if key != self.key:
+        kept = self.kept
+        if key != kept.key:
             # A tensor made in inference mode could not be used for training later.
             with torch.inference_mode(False), torch.no_grad():
-                self.key, self.constants, self.weight = key, make(out, *options), None
+                self.kept = kept = Kept(key, make(out, *options))
         if kind != "cpu" or (weight.requires_grad and torch.is_grad_enabled()) or has_tangent(weight):
-            return _add(out, multiply(out, self.constants), pixels_last)
-        if self.weight is None or self.term.dtype != out.dtype or not torch.equal(weight, self.weight):
+            return _add(out, multiply(out, kept.constants), pixels_last)
+        term, known = kept.term, kept.weight
+        if term is None or known is None or term.dtype != out.dtype or not torch.equal(weight, known):
             with torch.inference_mode(False), torch.no_grad():
-                self.weight, self.term = weight.detach().clone(), multiply(out, self.constants)
-        return _add(out, self.term, pixels_last)
+                term = multiply(out, kept.constants)
+                self.kept = Kept(key, kept.constants, weight.detach().clone(), term)
+        return _add(out, term, pixels_last)
 
 
 def _add(out: Tensor, term: Tensor, pixels_last: bool) -> Tensor:

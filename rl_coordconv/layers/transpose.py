@@ -35,15 +35,9 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
         split = self.in_channels // self.groups
         return grouped[:, :split].flatten(0, 1), grouped[:, split:].flatten(0, 1)
 
-    def concat_weight(self) -> Tensor:
-        """
-        Return the weight of the literal concat layer that computes the same.
-
-        :return: ``(in_channels + groups * (2 or 3), out_channels / groups, kernel height, kernel width)``;
-            each group's rows end with its coordinates
-        """
-        parts = (self.weight, self.coord_weight * self.coord_scale)
-        return torch.cat([part.unflatten(0, (self.groups, -1)) for part in parts], 1).flatten(0, 1)
+    def _concat(self, image: Tensor, coords: Tensor) -> Tensor:
+        parts = [part.unflatten(0, (self.groups, -1)) for part in (image, coords)]
+        return torch.cat(parts, 1).flatten(0, 1)
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """

@@ -15,6 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rl_coordconv.compare.collect import collect
+from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_evaluations, read_foreign, read_monitors
 from rl_coordconv.compare.read import read_run
 from rl_coordconv.compare.report import write_report
@@ -111,8 +112,8 @@ def test_rl_zoo_is_an_arm_beside_ones_own(script, written):
     folder = written(lambda config: 5.0 + config.seed, text=f"arms: {arms}", games="[Breakout]").folder
     assert script("report", folder) == 0
     text = (folder / "report.md").read_text()
-    assert "| Breakout | 8,000 | eval | zoo | 1.7 (1.7 to 1.7) |" in text
-    assert "Breakout: scores of only 3 games" in text
+    assert "| Breakout | 8,000 | train | zoo | " in text
+    assert "scores are the last training games, as final evaluations differ in steps" in text
     assert "**Breakout**: zoo is not distinguishable from cnn" in text
     assert (folder / "figures" / "learning_curves_over_time.png").is_file()
 
@@ -142,6 +143,16 @@ def test_a_second_report_reads_only_what_has_changed(written, write_run, monkeyp
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_tables_of_another_report_are_not_taken_for_what_was_read(written):
+    folder = written(lambda config: 1.0, games="[Pong]", text="name: one").folder
+    other = written(lambda config: 2.0, games="[Pong]", text="name: two").folder
+    for one in (folder, other):
+        write_report(Comparison.load(one))
+    for name in ("scores.csv", "curves.csv"):
+        shutil.copy(other / name, folder / name)
+    assert {run.eval_score for run in collect(Comparison.load(folder)).runs} == {1.0}
+
+
 def test_a_second_report_sees_what_changed_of_an_arm_trained_elsewhere(written, tmp_path):
     zoo = tmp_path / "zoo"
     zoo.mkdir()

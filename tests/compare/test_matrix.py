@@ -50,6 +50,13 @@ BAD = {
     "set by the matrix": ("arms: {cnn: {seed: 3}}", "'seed' is set by the comparison"),
     "arms alike": ("arms: {a: {extractor: cnn}, b: {extractor: cnn}}", "arms 'a' and 'b' have the same"),
     "folder missing": ("arms: {cnn: {}, old: {folders: {Pong: logs/*}}}", "there is no folder"),
+    "folder twice": ("arms: {cnn: {}, old: {folders: {Pong: [., ./.]}}}", "is given twice"),
+    "folder's game twice": (
+        "arms: {cnn: {}, old: {folders: {Pong: ., pong: .}}}",
+        "game Pong is given twice",
+    ),
+    "arm's name": ("arms: {cnn: {}, a/../../b: {folders: {Pong: .}}}", "must be a folder name"),
+    "its name": ("name: ../../evil", "must be a folder name"),
     "folder's game": ("arms: {cnn: {}, old: {folders: {Qbert: logs/*}}}", "unknown game of arm 'old'"),
 }
 
@@ -102,4 +109,4 @@ def test_before_the_first_run_it_says_what_it_can_show_and_what_it_costs(matrix_
     # Two-sample t-test, n = 5: 2.0 at 5 %, 2.5 at 5 % / 3.
     assert "2.0 standard deviations between seeds; 2.5 if all 3 questions" in power
     [_, few] = plan(load_comparison(matrix_file(seeds="[1, 2]")), [], 2, [])
-    assert "no difference: give 5 or more" in few
+    assert "no difference on a game: give 5 or more" in few

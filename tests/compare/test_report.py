@@ -22,8 +22,9 @@ from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.human import REFERENCE, human_normalised
 from rl_coordconv.compare.matrix import load_comparison
-from rl_coordconv.compare.report import report_text
+from rl_coordconv.compare.report import report_text, write_report
 from rl_coordconv.compare.rundata import RunData, step_grid
+from rl_coordconv.compare.wording import verdict_lines
 from rl_coordconv.runs.folder import Progress, RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +138,32 @@ def test_report_of_what_is_there(script, written, write_run):
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_arms_that_are_not_equally_far_are_drawn_each_as_far_as_it_is(written, write_run):
+    arms = "{cnn: {extractor: cnn}, a: {extractor: coordconv}, b: {extractor: coordconv, n_envs: 4}}"
+    comparison = written(lambda config: 1.0, text=f"arms: {arms}", games="[Pong]", seeds="[1]")
+    a = next(config for config in comparison.jobs if config.arm == "a")
+    shutil.rmtree(a.folder)
+    write_run(a, 1.0, steps=6_000)
+    assert write_report(comparison).is_file()
+
+
+def test_evaluations_after_unequal_steps_are_not_compared(written):
+    arms = "{cnn: {extractor: cnn}, longer: {extractor: cnn, total_timesteps: 20_000}}"
+    comparison = written(lambda config: 1.0, text=f"arms: {arms}", games="[Pong]")
+    found = analyse(comparison)
+    assert found.games[0].score == "train"
+    assert any("final evaluations differ in steps" in note for note in found.notes)
+
+
+def test_three_runs_of_an_arm_give_no_verdict_on_a_game(written):
+    comparison = written(clearly_better_on_breakout, games="[Breakout]", seeds="[1, 2, 3, 4, 5]")
+    for seed in (4, 5):
+        shutil.rmtree(comparison.folder / "Breakout" / "coordconv" / f"seed{seed}")
+    found = analyse(dataclasses.replace(comparison, seeds=(1, 2, 3)))
+    assert not found.interim
+    assert "a verdict takes 4 runs of each arm" in verdict_lines(found)[-1]
+
+
 def test_scores_and_curves_are_there_as_tables(script, written):
     folder = written(clearly_better_on_breakout).folder
     script("report", folder)
@@ -327,7 +354,17 @@ def test_only_folders_named_by_a_seed_are_runs(tmp_path):
     assert Comparison.load(tmp_path).seeds == (1,)
 
 
-@pytest.mark.parametrize("text", ["games: [Pong]\n", "games: 3\nforeign: {}\n", "[1]\n", ": :"])
+DAMAGED = [
+    f"games: {games}\narms: [cnn]\nseeds: [1]\nbaseline: {baseline}\nforeign: {{}}\noptions: {options}\n"
+    for games, baseline, options in (
+        ("[Pong]", "cnn", "abc"),
+        ("[[Pong]]", "cnn", "{}"),
+        ("[Pong]", "no", "{}"),
+    )
+]
+
+
+@pytest.mark.parametrize("text", ["games: [Pong]\n", "games: 3\nforeign: {}\n", "[1]\n", ": :", *DAMAGED])
 def test_a_damaged_comparison_is_one_line(script, capsys, tmp_path, text):
     (tmp_path / "comparison.yaml").write_text(text)
     assert script("report", tmp_path) == 2

@@ -112,6 +112,43 @@ def test_the_report_is_drawn_from_the_recorded_scores_alone(script, recorded):
     assert not (folder / "summary").exists()
 
 
+def test_a_curve_whose_steps_are_rounded_for_the_table_is_the_same(recorded):
+    folder, before = recorded(rising, text="common: {algo: ppo, total_timesteps: 10_030, device: cpu}")
+    for found, expected in zip(collect(Comparison.load(folder)).runs, before, strict=True):
+        np.testing.assert_allclose(found.at(expected.grid), expected.returns, rtol=1e-6)
+
+
+def test_arms_trained_elsewhere_are_recorded_too(script, matrix_file, written, tmp_path):
+    theirs = written(rising, text="name: theirs").folder
+    arms = f"arms: {{cnn: {{extractor: cnn}}, old: {{folders: {{Pong: {theirs}/Pong/coordconv/seed*}}}}}}"
+    comparison = written(rising, text=arms, games="[Pong]")
+    kept = tmp_path / "kept"
+    assert script("compare", "--config", matrix_file(arms, games="[Pong]"), "--results", kept) == 0
+    for folder in (theirs, comparison.folder):
+        shutil.rmtree(folder)
+    found = collect(Comparison.load(kept))
+    assert not found.broken
+    assert [run.arm for run in found.runs].count("old") == 4
+
+
+def test_a_run_that_cannot_be_read_stops_no_other(written, tmp_path):
+    comparison = written(rising)
+    jobs = make_jobs(comparison, ["true"], 0)
+    jobs[0].run.monitor.write_text("#{}\nr,l,t,step\nx,x,x,x\n")
+    kept = Results(tmp_path / "kept", comparison)
+    kept.record(jobs, {job.name: JobResult("finished") for job in jobs})
+    assert len(rows(kept.folder / "scores.csv")) == len(jobs) - 1
+
+
+def test_two_machines_with_other_arms_record_both(written, tmp_path):
+    both = [written(rising, text=f"arms: {{{name}: {{extractor: {name}}}}}") for name in ("cnn", "impala")]
+    results = [Results(tmp_path / "kept", comparison) for comparison in both]
+    for kept, comparison in zip(results, both, strict=True):
+        jobs = make_jobs(comparison, ["true"], 0)
+        kept.record(jobs, {job.name: JobResult("finished") for job in jobs})
+    assert set(Comparison.load(tmp_path / "kept").arms) == {"cnn", "impala"}
+
+
 def test_a_run_trained_elsewhere_that_is_not_there_is_named(tmp_path):
     foreign = {"zoo": {"Pong": [tmp_path / "zoo1"]}}
     found = collect(

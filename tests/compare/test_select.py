@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from known_scores import clearly_better_on_breakout, rows
 
 from rl_coordconv.compare.collect import Collected, collect
 from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.select import merged, selected
+from rl_coordconv.runs.folder import Progress
 
 
 def test_a_part_of_two_comparisons_with_other_names_for_a_paper(script, written, tmp_path):
@@ -45,6 +48,17 @@ def test_arms_of_one_name_with_other_options_stay_apart(written):
     assert {run.arm for run in data.runs} == set(whole.arms)
 
 
+def test_every_clash_gets_a_name_of_its_own_and_arms_without_options_are_never_one():
+    run = RunData("x", "Pong", "cnn", 1, Progress("finished", 10), 10, np.empty(0), np.empty(0))
+    parts = []
+    for place, options in (("a", {"cnn": {"algo": "ppo"}}), ("b", {"cnn": {"algo": "a2c"}}), ("c", {})):
+        comparison = Comparison(Path(place) / "x", ("Pong",), ("cnn",), (1,), "cnn", options=options)
+        parts.append((comparison, Collected([run], [], [])))
+    whole, data = merged(parts)
+    assert whole.arms == ("cnn", "cnn (x)", "cnn (x)'")
+    assert [run.arm for run in data.runs] == list(whole.arms)
+
+
 def test_missing_runs_go_by_the_new_name_of_their_arm_and_seed():
     parts = [
         (Comparison(Path(name), ("Pong",), ("cnn",), (1,), "cnn", options={"cnn": {"algo": algo}}), missing)
@@ -66,6 +80,10 @@ def test_missing_runs_go_by_the_new_name_of_their_arm_and_seed():
         (["--games", "Qbert", "--output", "x"], "unknown game 'Qbert'"),
         (["--arms", "cmn", "--output", "x"], "did you mean 'cnn'"),
         (["--labels", "cnn", "--output", "x"], "must be arm=label"),
+        (["--labels", "cnn=coordconv", "--output", "x"], "two arms the name 'coordconv'"),
+        (["--games", "Pong", "pong", "--output", "x"], "game 'Pong' is given twice"),
+        (["--arms", "cnn", "cnn", "--output", "x"], "arm 'cnn' is given twice"),
+        (["--games", "Pong", "--output", "runs/mine"], "holds a comparison of its own"),
         (["--figures", "gif"], "figures is gif"),
     ],
 )

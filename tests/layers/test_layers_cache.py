@@ -121,5 +121,5 @@ def test_what_weights_are_multiplied_by_stays_where_it_is_when_precision_changes
     for bf16 in (True, False, True):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             assert layer(images).dtype == (torch.bfloat16 if bf16 else torch.float32)
-        places.add(tuple(factor.data_ptr() for factor in layer._cached.constants))
+        places.add(tuple(factor.data_ptr() for factor in layer._cached.kept.constants))
     assert len(places) == 1

@@ -67,6 +67,18 @@ def test_concat_draws_coordinates_as_the_literal_layer(layer_class):
         assert float(layer.coord_weight.detach().square().sum()) == pytest.approx(64 * 2 * 2 / 6, rel=0.1)
 
 
+@pytest.mark.parametrize(("layer_class", "groups"), [(CoordConv2d, 1), (CoordConvTranspose2d, 2)])
+def test_what_changes_weights_but_draws_none_changes_coordinates_likewise(layer_class, groups):
+    layer = layer_class(4, 6, 3, groups=groups, coord_scale="window")
+    weight, coords = layer.weight.detach().clone(), layer.coord_weight.detach().clone()
+    with torch.no_grad():
+        layer.apply(lambda module: module.weight.mul_(0.5))
+        assert torch.equal(layer.weight, weight / 2)
+        assert torch.equal(layer.coord_weight, coords / 2)
+        layer.apply(lambda module: module.weight.clamp_(-0.01, 0.01))  # as in a Wasserstein GAN
+    assert torch.equal(layer.coord_weight, (coords / 2).clamp(-0.01, 0.01))
+
+
 def test_coord_weight_ratio_is_the_share_of_the_norm_of_what_is_computed():
     for scale, coordinate in ((1.0, 4.0), (0.5, 8.0)):
         layer = CoordConv2d(1, 1, 1, bias=False, coord_scale=scale)

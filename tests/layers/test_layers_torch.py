@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -27,8 +28,11 @@ def test_autocast_keeps_the_low_precision_type():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_layer_of_another_type(dtype):
     layer, images = layer_and_images()
+    expected = layer.double()(images.double())
     out = layer.to(dtype)(images.to(dtype))
     assert out.dtype == dtype
+    tolerance = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_channels_last_stays_channels_last():
@@ -37,6 +41,20 @@ def test_channels_last_stays_channels_last():
     out = layer.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, expected)
+
+
+def test_threads_may_share_a_layer():
+    layer = CoordConv2d(3, 4, 3)
+    batches = [torch.randn(1, 3, size, size) for size in (6, 9)]
+    with torch.no_grad():
+        expected = [layer(batch) for batch in batches]
+
+    def evaluate(which: int) -> bool:
+        with torch.no_grad():
+            return all(torch.equal(layer(batches[which]), expected[which]) for _ in range(200))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(evaluate, [0, 1, 0, 1]))
 
 
 def test_image_without_batch():
