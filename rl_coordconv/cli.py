@@ -80,7 +80,7 @@ class OneLineParser(ArgumentParser):
         args = [underscored(arg) for arg in args]
         followers = [*args, "--"][1:]
         args = [
-            f"{arg}=true" if arg in flags and follower.startswith("--") else arg
+            f"{arg}=true" if arg in flags and follower not in ("true", "false") else arg
             for arg, follower in zip(args, followers, strict=True)
         ]
         options = dict(itertools.pairwise(args)) | dict(arg.split("=", 1) for arg in args if "=" in arg)

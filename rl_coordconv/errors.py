@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -62,12 +60,19 @@ def needs(extra: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print a :class:`UserError` as one line and exit with code 2."""
+    """
+    Print a :class:`UserError` as one line and exit with code 2; with 130 after Ctrl-C.
+
+    Around a block, or as a decorator of a script's ``main``: ``@one_line_errors()``.
+    """
     try:
         yield
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 @contextlib.contextmanager
@@ -75,14 +80,3 @@ def script_needs(extra: str) -> Iterator[None]:
     """Around the imports of a script: as :func:`needs`, in one line with exit code 2."""
     with one_line_errors(), needs(extra):
         yield
-
-
-def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., None]:
-    """Wrap a script's ``main`` so that a :class:`UserError` prints one line and exits with code 2."""
-
-    @functools.wraps(main)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        with one_line_errors():
-            main(*args, **kwargs)
-
-    return wrapper

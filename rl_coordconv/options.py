@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import types
 from collections.abc import Mapping
@@ -43,7 +44,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise UserError(f"config file '{path}' does not exist")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        json.dumps(values, default=str)  # refuses what contains itself
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # e.g. a date that is none
         raise UserError(f"config file '{path}' is not YAML: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"config file '{path}' must hold 'option: value' lines")
@@ -101,8 +103,8 @@ def check_values(section: Any, prefix: str = "") -> None:
             raise UserError(f"{name} is {value}: it must be {lowest}")
         if entry.name in AT_MOST_ONE and value > 1:
             raise UserError(f"{name} is {value}: it must be between 0 and 1")
-        if name == "seed" and value >= 2**31:
-            raise UserError(f"seed is {value}: it must be below 2**31")
+        if isinstance(value, int) and value >= 2**31:  # what the emulators' numbers hold
+            raise UserError(f"{name} is {value}: it must be below 2**31")
 
 
 def check_folder_name(what: str, name: str) -> None:
@@ -113,8 +115,8 @@ def check_folder_name(what: str, name: str) -> None:
     :param name: The name
     :raises UserError: It is a path, or has letters that a shell minds
     """
-    if not re.fullmatch(r"[\w.+-]+", name) or set(name) <= {"."}:
-        raise UserError(f"{what} '{name}' must be a folder name: letters, digits and . _ + -")
+    if not re.fullmatch(r"[\w.+-]{1,100}", name) or set(name) <= {"."}:
+        raise UserError(f"{what} '{name}' must be a folder name: at most 100 letters, digits and . _ + -")
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_coordconv.errors import UserError, choose, exit_on_user_error, script_needs
+from rl_coordconv.errors import UserError, choose, one_line_errors, script_needs
 
 with script_needs("report"):
     import torch
@@ -87,7 +87,7 @@ class BenchmarkConfig:
         return self
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Measure, print tables, write JSON, charts and pages."""
     words = [underscored(arg) for arg in args]

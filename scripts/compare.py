@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.errors import UserError, one_line_errors, script_needs
 
 with script_needs("report"):
     from rl_coordconv.cli import parse_dataclass
@@ -64,7 +64,7 @@ class CompareConfig:
     results: Path | None = None
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Validate everything, train what is not trained, then write the report."""
     config = parse_dataclass(CompareConfig, args, prog="compare.py")

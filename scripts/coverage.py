@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.errors import UserError, one_line_errors, script_needs
 
 with script_needs("report"):
     from rl_coordconv.cli import gather_list, parse_dataclass
@@ -30,7 +30,7 @@ class CoverageConfig:
     seeds: list[int] = field(default_factory=lambda: [2, 3, 5, 10])
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Print coverage, false verdicts and power."""
     config = parse_dataclass(CoverageConfig, gather_list(args, "--seeds"), prog="coverage.py")

@@ -1,7 +1,7 @@
 """
 Play full games with a trained agent, print its raw scores, and film it.
 
-python scripts/evaluate.py runs/demo/Breakout/coordconv/seed1 --games 20 --gif agent.gif
+python scripts/evaluate.py runs/demo/RoadRunner/coordconv/seed1 --games 20 --gif agent.gif
 python scripts/evaluate.py my_sb3_agent.zip --algo ppo --game Breakout --extractor cnn
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rl_coordconv.errors import exit_on_user_error, script_needs
+from rl_coordconv.errors import one_line_errors, script_needs
 
 with script_needs("train"):
     from rich.console import Console
@@ -57,6 +57,7 @@ class EvaluateConfig:
         with_r: Whether it was trained with the distance from the centre as a coordinate
         coord_scale: Factor on coordinates that it was trained with (default: the extractor's)
         pool: What it takes over space, if it pools (default: the extractor's)
+        width: Factor on the channels that it was trained with (default: 1)
         trust: Unpickle a zip from elsewhere, for classes of its own; that can run any code
     """
 
@@ -78,10 +79,14 @@ class EvaluateConfig:
     with_r: bool | None = None
     coord_scale: float | Literal["window"] | None = None
     pool: Pool | None = None
+    width: int | None = None
     trust: bool = False
 
 
-@exit_on_user_error
+FOREIGN_OPTIONS = ("coord_layers", "with_r", "coord_scale", "pool", "width")
+
+
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Evaluate, print a table, write JSON and on request a video."""
     config = parse_dataclass(EvaluateConfig, args, prog="evaluate.py")
@@ -90,7 +95,7 @@ def main(args: Sequence[str]) -> None:
     videos = [path for path in (config.gif, config.mp4) if path is not None]
     for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):
         check_picture_path(path, suffix)
-    given = {name: getattr(config, name) for name in ("coord_layers", "with_r", "coord_scale", "pool")}
+    given = {name: getattr(config, name) for name in FOREIGN_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm
     is_foreign = config.trust or config.algo or config.game or config.extractor or options

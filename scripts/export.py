@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_coordconv.errors import UserError, exit_on_user_error, needs, script_needs
+from rl_coordconv.errors import UserError, needs, one_line_errors, script_needs
 
 with script_needs("train"):
     from rl_coordconv.cli import parse_dataclass
@@ -42,7 +42,7 @@ class ExportConfig:
     gif: bool = False
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Export, and say where."""
     config = parse_dataclass(ExportConfig, args, prog="export.py")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.errors import UserError, one_line_errors, script_needs
 
 with script_needs("report"):
     from rl_coordconv.cli import gather_list, parse_dataclass
@@ -50,7 +50,7 @@ class ReportConfig:
     latex: bool = False
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Write the report and say where it is."""
     for option in ("--merge", "--games", "--arms", "--labels"):

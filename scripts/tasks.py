@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rl_coordconv.errors import choose, exit_on_user_error, script_needs
+from rl_coordconv.errors import choose, one_line_errors, script_needs
 
 with script_needs("tasks"):
     from rl_coordconv.tasks import TASKS, redraw_results, run_task
@@ -25,7 +25,7 @@ with script_needs("tasks"):
 HELP = ("-h", "--help")
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Train all arms and seeds of a task, print a table, write the figure; or draw results again."""
     if not args or args[0] in HELP or (args[0] == "redraw" and args[-1] in HELP):

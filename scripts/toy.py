@@ -14,13 +14,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rl_coordconv.errors import exit_on_user_error, script_needs
+from rl_coordconv.errors import one_line_errors, script_needs
 
 with script_needs("tasks"):
     from rl_coordconv.tasks import run_task
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Train, print the tables, draw the figures."""
     run_task("toy", args, "toy.py")

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.errors import UserError, one_line_errors, script_needs
 from rl_coordconv.openmp import wait_briefly
 
 wait_briefly()  # before PyTorch is loaded
@@ -20,7 +20,7 @@ with script_needs("train"):
     from rl_coordconv.runs.train import Interrupted, resume, train
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Train, or resume with ``--resume RUN``."""
     try:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rl_coordconv.errors import UserError, exit_on_user_error, script_needs
+from rl_coordconv.errors import UserError, one_line_errors, script_needs
 
 with script_needs("report"):
     from rich.progress import track
@@ -38,7 +38,7 @@ class UpdateNormsConfig:
     steps: int = 20_000
 
 
-@exit_on_user_error
+@one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Train each arm for some steps, then draw."""
     config = parse_dataclass(UpdateNormsConfig, gather_list(args, "--configs"), prog="update_norms.py")

@@ -91,6 +91,11 @@ BAD = {
     "arm is a path": (["--game", "pong", "--arm", "a/b"], "must be a folder name"),
     "missing file": (["--config", "nope.yaml"], "'nope.yaml' does not exist"),
     "resume nothing": (["--resume", "nowhere"], "'nowhere' is not a run folder"),
+    "too large for the emulators": (
+        ["--game", "pong", "--max-frames", "1099511627776"],
+        "must be below 2**31",
+    ),
+    "name too long": (["--game", "pong", "--name", "n" * 300], "at most 100 letters"),
     "resume and more": (["--resume", "nowhere", "--seed", "3"], "--resume takes one run folder"),
 }
 
@@ -115,6 +120,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(args, says, script, capsys, tm
         ("game: Pong\nn_envs: many", "n_envs is many: it must be int"),
         ("n_envs: 3", "game"),
         ("\x00\xff", "is not YAML"),
+        ("name: 2024-13-45", "is not YAML"),
+        ("a: &a [*a]", "is not YAML"),
     ],
 )
 def test_bad_file_is_named_in_one_line(text, says, script, capsys, tmp_path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,8 +75,7 @@ def _has_coordinates(options: Mapping[str, Any]) -> bool:
 def read_machine(run: RunFolder, options: Mapping[str, Any]) -> dict[str, str]:
     """Return what a run was trained on: device, processor, versions and precision, as far as kept."""
     found = {"precision": str(options.get("precision", "fp32"))}
-    with contextlib.suppress(OSError, ValueError):
-        versions = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
+    if versions := run.read_versions():
         found |= {name: str(versions[name]) for name in VERSIONS if name in versions}
         found["device"] = "cpu" if options.get("device") == "cpu" else str(versions.get("gpu", "cpu"))
     # What ``auto`` chose on that machine.

@@ -6,6 +6,7 @@ Coordinates are nearly constant within a window, so all ``kh * kw`` weights of a
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -26,7 +27,7 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path, write_text
 from rl_coordconv.layers import CoordConv2d
-from rl_coordconv.runs.train import training_env
+from rl_coordconv.runs.train import make_training_env
 
 PARTS = ("image", "coordinates", "bias")
 
@@ -127,7 +128,7 @@ def measure(config: RunConfig, steps: int, points: int = 60) -> list[Norm]:
     rollout = config.n_envs * values.n_steps
     per_rollout = getattr(values, "n_epochs", 1) * rollout // getattr(values, "batch_size", rollout)
     callback = UpdateNorms(max(1, steps // rollout * per_rollout // points), steps)
-    with training_env(config) as env:
+    with contextlib.closing(make_training_env(config)) as env:
         model = build(config, env)
         model.learn(config.total_timesteps, callback=callback)
     if not callback.norms:

@@ -39,6 +39,8 @@ def find_run(path: Path) -> tuple[RunFolder, Path]:
     """
     if not path.exists():
         raise UserError(f"'{path}' does not exist: give a run folder or a zip inside of one")
+    if path.name == MODEL:
+        path = path.parent
     if path.is_file():
         for parent in list(path.absolute().parents)[:2]:
             if RunFolder(parent).config_file.is_file():

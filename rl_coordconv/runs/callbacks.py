@@ -109,7 +109,8 @@ class Checkpoints(RunCallback):
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         print("\nstopping: saving, after this rollout if one runs (again to stop at once)", file=sys.stderr)
-        signal.signal(number, signal.SIG_DFL)
+        for either in self.previous:
+            signal.signal(either, signal.SIG_DFL)
 
     def _on_rollout_start(self) -> None:
         if (

@@ -9,7 +9,6 @@ import yaml
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
-from rl_coordconv.machine import versions
 from rl_coordconv.runs.published import RL_ZOO
 
 CARD = """---
@@ -56,7 +55,12 @@ with {versions}.
 
 
 def make_card(
-    config: RunConfig, metrics: dict[str, Any], command: str, folder: str, pictures: dict[str, str]
+    config: RunConfig,
+    metrics: dict[str, Any],
+    command: str,
+    versions: dict[str, Any],
+    folder: str,
+    pictures: dict[str, str],
 ) -> str:
     """
     Return the card.
@@ -65,6 +69,7 @@ def make_card(
     :param metrics: Of the run's evaluation of this agent: step, games, mean, std, iqm, min, max; or the
         step alone; or empty
     :param command: What the agent was trained by
+    :param versions: With which packages and machine
     :param folder: Name of the agent's folder
     :param pictures: Files in the folder, by what they show
     :return: Markdown with the metadata that the Hub reads at its head
@@ -89,7 +94,7 @@ def make_card(
         stack=N_STACK,
         size=SCREEN_SIZE,
         command=command,
-        versions=", ".join(f"{name} {version}" for name, version in versions().items()),
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
     )
 
 

@@ -54,7 +54,10 @@ def save_checkpoint(model: OnPolicyAlgorithm, folder: Path, extra: dict[str, Any
     :param extra: Plain values and tensors of the callbacks, handed back by :func:`restore`
     :param keep: How many of the newest stay
     :return: The checkpoint's path
+    :raises FloatingPointError: A weight is NaN or infinite; nothing is written
     """
+    if bad := [name for name, value in model.policy.named_parameters() if not bool(value.isfinite().all())]:
+        raise FloatingPointError(f"policy.{bad[0]} is not finite")
     state = io.BytesIO()
     torch.save({**capture(model), "extra": extra}, state)
     draft = folder / "draft.zip"
@@ -77,7 +80,9 @@ def digest(path: Path) -> str:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, newest first, without looking inside."""
-    return sorted((path for path in folder.glob("step_*.zip") if NAME.fullmatch(path.name)), reverse=True)
+    names = (NAME.fullmatch(path.name) for path in folder.glob("step_*.zip"))
+    steps = {folder / match[0]: int(match[1]) for match in names if match}
+    return sorted(steps, key=lambda path: (steps[path], path), reverse=True)
 
 
 def newest_intact(folder: Path) -> tuple[Path | None, list[Path]]:
@@ -170,7 +175,7 @@ def restore(model: OnPolicyAlgorithm, path: Path) -> dict[str, Any]:
     model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
     env = model.get_env()
-    if env is not None and state["games"] is not None:
+    if env is not None and state["games"] is not None and len(state["games"]["games"]) == env.num_envs:
         restore_games(env, state["games"])
         model._last_obs = state["last_obs"].numpy()
         model._last_episode_starts = state["last_episode_starts"].numpy()

@@ -24,7 +24,7 @@ from stable_baselines3.common.utils import get_device
 
 from rl_coordconv import machine
 from rl_coordconv.config import RunConfig
-from rl_coordconv.files import write_text
+from rl_coordconv.files import alone, write_text
 
 FILE = "decisions.json"
 Decisions = dict[str, dict[str, Any]]
@@ -65,7 +65,11 @@ def keep(config: RunConfig, folder: Path, known: Decisions, model: OnPolicyAlgor
     used = {**new, **known}
     write(folder / FILE, used)
     if used != known:
-        write(_experiment(config), {**read(_experiment(config)), machine_kind(config): used})
+        file = _experiment(config)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with alone(file.parent):  # other machines may share the disk
+            there, kind = read(file), machine_kind(config)
+            write(file, {**there, kind: {**used, **there.get(kind, {})}})
 
 
 def settled(config: RunConfig, decisions: Decisions) -> RunConfig:

@@ -114,7 +114,8 @@ def export_agent(
             pictures["A game of the agent"] = GIF
         if write_curve(run, draft / CURVE, f"{config.game}: {config.algo.upper()} with {config.arm}"):
             pictures["How it learned"] = f"{CURVE}.png"
-        card = make_card(config, metrics, training_command(model_file), folder.name, pictures)
+        command = training_command(model_file)
+        card = make_card(config, metrics, command, run.read_versions(), folder.name, pictures)
         (draft / "README.md").write_text(card, encoding="utf-8")
         if onnx:
             _export_onnx(policy, draft / ONNX)

@@ -65,7 +65,7 @@ def explained(model: OnPolicyAlgorithm, config: RunConfig, folder: RunFolder) ->
     :param model: The algorithm that is being trained
     :param config: Its config
     :param folder: Its folder
-    :raises TrainingFault: Memory or disk is used up, an environment process died, or the loss is not finite
+    :raises TrainingFault: Memory or disk is used up, or the loss or a weight is not finite
     """
     try:
         yield
@@ -96,8 +96,6 @@ def _cause(error: BaseException, model: OnPolicyAlgorithm, config: RunConfig) ->
         return "memory", f"out of memory: lower n_envs or {config.algo}.{batch} in config.yaml"
     if isinstance(error, OSError) and error.errno in STORAGE:
         return "storage", f"cannot write '{error.filename or config.folder}': {STORAGE[error.errno]}"
-    if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):
-        return "environment", f"an environment process died at step {model.num_timesteps:,}"
     # torch's distributions refuse the NaN logits of a policy that has become NaN within an update.
     if isinstance(error, FloatingPointError) or "satisfy the constraint" in str(error):
         detail = str(error).splitlines()[0] if isinstance(error, FloatingPointError) else "the policy is NaN"

@@ -25,7 +25,7 @@ import numpy as np
 from rl_coordconv import machine
 from rl_coordconv.config import RunConfig, config_from_dict, upgrade
 from rl_coordconv.errors import UserError
-from rl_coordconv.files import write_text
+from rl_coordconv.files import check_can_hold_files, write_text
 from rl_coordconv.options import read_yaml
 
 README = """# {game} / {arm} / seed {seed}
@@ -51,7 +51,7 @@ Play it: `python scripts/evaluate.py {folder} --gif agent.gif`
 LOCK = ".lock"
 MONITOR_COLUMNS = ("r", "l", "t", "step")
 State = Literal["running", "finished", "stopped", "failed", "diverged", "unfinished"]
-Cause = Literal["", "signal", "memory", "storage", "environment", "loss", "error"]
+Cause = Literal["", "signal", "memory", "storage", "loss", "error"]
 
 
 class FolderInUse(UserError):
@@ -118,9 +118,7 @@ class RunFolder:
             )
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"output folder '{self.path}' is not empty: choose another --name or --output")
-        above = next(parent for parent in self.path.absolute().parents if parent.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise UserError(f"output folder '{self.path}' cannot be made: '{above}' is not a writable folder")
+        check_can_hold_files(self.path, "output folder")
 
     def create(self, config: RunConfig, command: str | None = None) -> None:
         """
@@ -168,7 +166,11 @@ class RunFolder:
         :raises FolderInUse: Another process is training here
         :raises UserError: The file system has no locks
         """
-        with open(self.path / LOCK, "w") as file:
+        try:
+            file = open(self.path / LOCK, "w")  # noqa: SIM115  # closed below, after the block
+        except OSError as error:
+            raise UserError(f"run folder '{self.path}' cannot be written: {error.strerror}") from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -179,6 +181,13 @@ class RunFolder:
                     "locks, choose an --output on another"
                 ) from None
             yield
+
+    def read_versions(self) -> dict[str, Any]:
+        """Return the packages and the machine that the run began with, none if it does not say."""
+        try:
+            return dict(json.loads((self.path / "versions.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def read_progress(self) -> Progress:
         """Return where the run stands; a finished run says so whatever its process had time to write."""

@@ -16,6 +16,7 @@ from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import FRAMES, RunConfig
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import EXTRACTORS, policy_kwargs
+from rl_coordconv.policies import CoordActorPolicy
 from rl_coordconv.runs.checkpoints import load_parameters
 from rl_coordconv.runs.export import ALIASES, EXTRACTOR, with_aliases
 
@@ -64,7 +65,9 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
         arguments["policy_kwargs"] = {**network, "net_arch": net_arch}
         if algo != "dqn" and not is_shared(weights):
             arguments["policy_kwargs"]["share_features_extractor"] = False
-        model = from_spaces(SB3_ALGORITHMS[algo], FRAMES, spaces.Discrete(n_actions), **arguments)
+        actions = spaces.Discrete(n_actions)
+        policy = CoordActorPolicy if has_plain_critic(weights) else "CnnPolicy"
+        model = from_spaces(SB3_ALGORITHMS[algo], FRAMES, actions, policy=policy, **arguments)
         model.policy.load_state_dict(weights)
     except (KeyError, ValueError, RuntimeError) as error:
         missing = "it has no tensor " if isinstance(error, KeyError) else ""
@@ -80,10 +83,16 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
 def is_shared(weights: dict[str, Tensor]) -> bool:
     """Return whether actor and critic have one extractor in the state dict of an SB3 policy."""
     critic = {name: value for name, value in weights.items() if name.startswith(ALIASES[1])}
-    return all(
+    return not has_plain_critic(weights) and all(
         torch.equal(value, weights[EXTRACTOR + name.removeprefix(ALIASES[1])])
         for name, value in critic.items()
     )
+
+
+def has_plain_critic(weights: dict[str, Tensor]) -> bool:
+    """Return whether the actor alone sees coordinates in the state dict of an SB3 policy."""
+    coords = [name for name in weights if name.startswith(EXTRACTOR) and name.endswith(".coord_weight")]
+    return any(ALIASES[1] + name.removeprefix(EXTRACTOR) not in weights for name in coords)
 
 
 def layer_sizes(weights: dict[str, Tensor], prefix: str) -> list[int]:

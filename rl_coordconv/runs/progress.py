@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.runs.callbacks import Interrupted, RunCallback
@@ -56,13 +57,14 @@ class ProgressReport(RunCallback):
         self.console = self.bar.console
 
     @contextlib.contextmanager
-    def until_the_end(self) -> Iterator[None]:
-        """Keep ``progress.json`` while the block trains, and write in the end how it ended."""
+    def until_the_end(self, model: BaseAlgorithm) -> Iterator[None]:
+        """Keep ``progress.json`` while the block trains a model, and write in the end how it ended."""
+        self.init_callback(model)
         self.start = self.last_file = self.last_line = time.monotonic()
         self.first_step = self.model.num_timesteps
-        self._write("running")
         try:
             yield
+            self._write("finished")
         except Interrupted:
             self._write("stopped", "signal", "a signal asked to stop; the state is saved")
             raise
@@ -72,10 +74,12 @@ class ProgressReport(RunCallback):
         except Exception as error:
             self._write("failed", "error", f"{type(error).__name__}: {error}")
             raise
-        else:
-            self._write("finished")
         finally:
             self.bar.stop()
+
+    def report(self) -> None:
+        """Say that the run is under way."""
+        self._write("running")
 
     def _write(self, state: State, cause: Cause = "", reason: str = "") -> None:
         self._measure()

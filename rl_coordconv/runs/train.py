@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
@@ -16,12 +15,14 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from rl_coordconv.algorithms import build
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.errors import UserError
 from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.machine import available_cores, enough_memory
 from rl_coordconv.runs import decisions
 from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, TensorBoardExtras
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
 from rl_coordconv.runs.evaluation import PeriodicEvaluation
+from rl_coordconv.runs.export import MODEL
 from rl_coordconv.runs.faults import FiniteLoss, explained
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.progress import ProgressReport
@@ -39,7 +40,7 @@ def train(config: RunConfig, command: str | None = None) -> RunFolder:
     """
     folder = RunFolder(config.folder)
     folder.check_free()
-    with training_env(config) as env:
+    with contextlib.closing(make_training_env(config)) as env:
         with decisions.decided(config) as (settled, known):
             model = build_within_memory(settled, env)
             folder.create(config, command)
@@ -55,18 +56,22 @@ def resume(path: Path | str) -> RunFolder:
 
     :param path: The run's folder
     :return: The folder of the finished run
-    :raises UserError: No run lives there, or another process is training it
+    :raises UserError: No run lives there, it was handed on without what training needs, or another process is
+        training it
     :raises Interrupted: A signal asked to stop; the state is saved
     """
     folder = RunFolder(path)
     config = folder.load_config()
+    if (folder.path / MODEL).is_file():
+        raise UserError(f"'{folder.path}' is an exported agent: to train it on, see load_agent")
     if folder.finished:
         print(f"'{folder.path}' is finished: nothing to resume", file=sys.stderr)
         return folder
-    with folder.lock(), training_env(config) as env:
+    with folder.lock(), contextlib.closing(make_training_env(config)) as env:
         model = rebuild(config, folder, env)
         checkpoint, damaged = newest_intact(folder.checkpoints)
         for path in damaged:
+            path.rename(path.with_suffix(".damaged"))  # else it would count among those that are kept
             print(f"checkpoint '{path}' is damaged: skipped", file=sys.stderr)
         extra = restore(model, checkpoint) if checkpoint else {}
         learn(model, config, folder, resumed=True, pending_log=extra.get("pending_log"))
@@ -90,20 +95,8 @@ def build_within_memory(config: RunConfig, env: VecEnv) -> OnPolicyAlgorithm:
         return build(config, env)
 
 
-@contextlib.contextmanager
-def training_env(config: RunConfig) -> Iterator[VecEnv]:
-    """Give the environments that an agent of this config learns from, and close them."""
-    env = make_training_env(config)
-    try:
-        yield env
-    finally:
-        # A dead environment process cannot be asked to close; what it died of is told already.
-        with contextlib.suppress(EOFError, ConnectionError):
-            env.close()
-
-
 def make_training_env(config: RunConfig) -> VecEnv:
-    """Return the environments of :func:`training_env`."""
+    """Return the environments that an agent of this config learns from."""
     halves = config.halves
     if halves is None:
         # With a core for each emulator, half of them take as long as all.
@@ -135,21 +128,21 @@ def learn(
     :param resumed: Whether the folder already holds curves
     :param pending_log: Values that the logger held at the checkpoint
     """
-    logger = Logger(
-        str(folder.path), [TensorBoardCurves(folder.path, model.num_timesteps + 1 if resumed else None)]
-    )
-    model.set_logger(logger)
-    for key, value in (pending_log or {}).items():
-        logger.record(key, value)
     checkpoints = Checkpoints(folder, config)
     evaluation = PeriodicEvaluation(folder, config, checkpoints)
     progress = ProgressReport(folder, config)
     # The checkpoint stands before the evaluation: a signal saves at once, resuming evaluates what was due.
     log, extras = EpisodeLog(folder, config), TensorBoardExtras(folder, config)
     callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, progress]
-    progress.init_callback(model)  # it reports before training starts
+    purge_step = model.num_timesteps + 1 if resumed else None
+    logger: Logger | None = None
     try:
-        with progress.until_the_end(), explained(model, config, folder):
+        with progress.until_the_end(model), explained(model, config, folder):
+            logger = Logger(str(folder.path), [TensorBoardCurves(folder.path, purge_step)])
+            model.set_logger(logger)
+            for key, value in (pending_log or {}).items():
+                logger.record(key, value)
+            progress.report()
             # Where no step is left, it still lets the callbacks begin and end.
             model.learn(
                 max(config.total_timesteps - model.num_timesteps, 0),
@@ -162,7 +155,9 @@ def learn(
     finally:
         checkpoints.restore_signals()
         evaluation.close()
-        logger.close()
+        if logger is not None:
+            with contextlib.suppress(OSError):  # on a full disk, what is to be told is already
+                logger.close()
 
 
 class TensorBoardCurves(TensorBoardOutputFormat):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pkgutil
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def test_subclass_of_ours_keeps_its_switches(monkeypatch, tmp_path):
 
     monkeypatch.setitem(ALGORITHMS, "half", Algorithm(Half, PPOConfig))
     config = parse_config([*SMALL, "--algo", "half", "--half.batch_size", "32", "--half.n_steps", "32"])
-    with rl_coordconv.runs.train.training_env(config) as env:
+    with contextlib.closing(rl_coordconv.runs.train.make_training_env(config)) as env:
         model = rl_coordconv.algorithms.build(config, env)
     assert isinstance(model, Half)
     assert (model.buffer, model.batch_size) == ("device", 32)

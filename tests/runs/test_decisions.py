@@ -19,7 +19,8 @@ from rl_coordconv.runs.train import resume, train
 
 SMALL = "--game Breakout --n-envs 2 --features-dim 8 --total-timesteps 64 --eval-freq 0 --eval-episodes 1"
 SIZE = (
-    "--ppo.n_steps 16 --ppo.batch_size 32 --ppo.n_epochs 1 --max-frames 400 --precision auto --compile auto"
+    "--ppo.n_steps 16 --ppo.batch_size 32 --ppo.n_epochs 1 --max-frames 400 --precision auto --compile auto "
+    "--device cpu"
 )
 
 

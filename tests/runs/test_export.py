@@ -123,7 +123,13 @@ def test_learns_on_with_as_many_environments_as_its_run_had(exported):
     model.get_env().close()
 
 
-def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
+def test_card_and_metrics_tell_where_it_comes_from(trained, script, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    versions = json.loads((run / "versions.json").read_text())
+    (run / "versions.json").write_text(json.dumps({**versions, "torch": "9.8.7"}))
+    assert script("export", "run", "exported") == 0
+    exported = tmp_path / "exported"
     assert {path.name for path in exported.iterdir()} == FILES
     card = (exported / "README.md").read_text()
     metrics = json.loads((exported / "metrics.json").read_text())
@@ -135,7 +141,7 @@ def test_card_and_metrics_tell_where_it_comes_from(trained, exported):
         "coordconv",
         "256 (4 frames each)",
         "train.py --game Freeway",
-        f"torch {torch.__version__}",
+        "torch 9.8.7",
     ):
         assert text in card
 
@@ -198,6 +204,16 @@ def test_json_that_cannot_be_written_is_refused_before_a_game(exported, script, 
         assert script("evaluate", exported, "--json", place) == 2
         [line] = capsys.readouterr().err.strip().splitlines()
         assert says in line
+
+
+def test_an_exported_agent_is_not_resumed_and_its_file_is_checked_as_the_folder_is(exported, script, capsys):
+    before = sorted(exported.iterdir())
+    assert script("train", "--resume", exported) == 2
+    assert "is an exported agent" in capsys.readouterr().err
+    assert sorted(exported.iterdir()) == before
+    (exported / "model.safetensors").write_bytes((exported / "model.safetensors").read_bytes()[:1000])
+    assert script("evaluate", exported / "model.safetensors", "--games", 1) == 2
+    assert "its hash differs" in capsys.readouterr().err
 
 
 def test_evaluate_takes_the_folder(exported, script, capsys):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from small_runs import SMALL
 
-from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.runs.checkpoints import load_parameters, newest_intact
 from rl_coordconv.runs.folder import RunFolder
 
@@ -90,9 +89,8 @@ def test_out_of_memory_says_what_to_lower(script, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("features-dim", 99_999_999_999),
-        ("features-dim", 999_999_999_999_999_999),
-        ("ppo.n_steps", 32 * 10**11),
+        ("features-dim", 2_000_000_000),
+        ("ppo.n_steps", 32 * 10**7),
     ],
 )
 def test_what_is_larger_than_memory_is_one_line_and_leaves_nothing(option, value, script, capsys, tmp_path):
@@ -103,25 +101,41 @@ def test_what_is_larger_than_memory_is_one_line_and_leaves_nothing(option, value
     assert not list(tmp_path.iterdir())
 
 
-def test_dead_environment_process_is_one_line(script, run, capsys, monkeypatch):
-    from rl_coordconv.runs import train as module
+def test_weights_that_are_not_finite_are_not_saved_whatever_the_loss(script, run, capsys, monkeypatch):
+    """Losses are computed before the step of the optimizer that ruins the weights."""
+    from rl_coordconv.algorithms.on_policy import FastOnPolicyAlgorithm
 
-    def make_env(config):
-        return make_atari_vec_env(
-            config.game, config.n_envs, backend="gymnasium", seed=config.seed, vec_env="subproc"
-        )
+    descend, calls = FastOnPolicyAlgorithm.descend, []
 
-    class Killer(module.FiniteLoss):
-        def _on_rollout_start(self) -> None:
-            if self.num_timesteps >= 128:
-                self.training_env.unwrapped.processes[0].kill()
+    def ruin(self, loss):
+        descend(self, loss)
+        calls.append(loss)
+        if len(calls) == 4:  # the last of the second update
+            next(self.policy.parameters()).data.fill_(float("nan"))
 
-    monkeypatch.setattr(module, "make_training_env", make_env)
-    monkeypatch.setattr(module, "FiniteLoss", Killer)
-    assert script("train", *OPTIONS, "--total-timesteps", 256) == 2
-    assert "an environment process died at step 128" in one_line(capsys)
-    assert (run.read_progress().cause, run.read_progress().steps) == ("environment", 128)
-    assert newest_intact(run.checkpoints)[0] is not None
+    monkeypatch.setattr(FastOnPolicyAlgorithm, "descend", ruin)
+    assert script("train", *OPTIONS, "--keep-checkpoints", 1, "--total-timesteps", 256) == 2
+    assert "is not finite" in one_line(capsys)
+    assert run.read_progress().cause == "loss"
+    checkpoint, _ = newest_intact(run.checkpoints)
+    assert checkpoint.name.startswith("step_000000064")
+    assert all(weight.isfinite().all() for weight in load_parameters(checkpoint, "cpu")["policy"].values())
+
+
+def test_full_disk_from_the_first_write_on_is_one_line(script, run, capsys):
+    """A limit below what the event file takes, while training and again when it is resumed."""
+    assert script("train", *OPTIONS, "--total-timesteps", 128) == 0
+    run.final_model.unlink()
+    for path in run.checkpoints.iterdir():
+        path.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        assert script("train", "--resume", run.path) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot write" in one_line(capsys)
+    assert script("train", "--resume", run.path) == 0
 
 
 def test_folder_that_cannot_be_written_is_one_line_and_leaves_nothing(script, capsys, tmp_path):

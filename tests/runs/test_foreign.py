@@ -17,7 +17,13 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import A2C, DQN, PPO
 
-from rl_coordconv import CoordConvImpalaCNN, CoordConvNatureCNN, make_atari_vec_env, policy_kwargs
+from rl_coordconv import (
+    CoordActorPolicy,
+    CoordConvImpalaCNN,
+    CoordConvNatureCNN,
+    make_atari_vec_env,
+    policy_kwargs,
+)
 from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import FRAMES as SPACE
 from rl_coordconv.errors import UserError
@@ -63,11 +69,13 @@ def test_plays_from_its_tensors_alone(name, tmp_path, refuse_pickle):
     assert (model.predict(FRAMES, deterministic=True)[0] == expected).all()
 
 
-def test_an_extractor_for_each_head_plays_as_it_did(tmp_path):
-    network = {**policy_kwargs("cnn"), "share_features_extractor": False}
-    model = from_spaces(PPO, SPACE, spaces.Discrete(6), policy_kwargs=network, device="cpu", seed=1)
+@pytest.mark.parametrize(("policy", "extractor"), [("CnnPolicy", "cnn"), (CoordActorPolicy, "coordconv")])
+def test_an_extractor_for_each_head_plays_as_it_did(policy, extractor, tmp_path):
+    network = {**policy_kwargs(extractor), "share_features_extractor": False}
+    kwargs = {"policy": policy, "policy_kwargs": network, "device": "cpu", "seed": 1}
+    model = from_spaces(PPO, SPACE, spaces.Discrete(6), **kwargs)
     model.save(tmp_path / "agent.zip")
-    found = load_zip(tmp_path / "agent.zip", "ppo", "Pong", "cnn", False, "cpu")[0]
+    found = load_zip(tmp_path / "agent.zip", "ppo", "Pong", extractor, False, "cpu")[0]
     with torch.no_grad():
         for ours, expected in zip(
             *(m.policy(torch.as_tensor(FRAMES), True) for m in (found, model)), strict=True

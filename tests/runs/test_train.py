@@ -22,6 +22,7 @@ from rl_coordconv.runs.agent import load_run
 from rl_coordconv.runs.checkpoints import list_checkpoints, newest_intact
 from rl_coordconv.runs.evaluation import EVAL_SEED, make_eval_env, play_games
 from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.train import resume
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,6 +166,23 @@ def test_damaged_checkpoint_is_always_seen(finished_run, tmp_path):
         assert newest_intact(tmp_path) == (None, [path])
     path.write_bytes(data)
     assert newest_intact(tmp_path) == (path, [])
+
+
+def test_a_damaged_newest_checkpoint_costs_no_later_one_and_steps_are_numbers(finished_run, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished_run.path, run.path)
+    run.final_model.unlink()
+    newest = list_checkpoints(run.checkpoints)[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace("keep_checkpoints: 3", "keep_checkpoints: 1"))
+    resume(run.path)
+    [kept] = list_checkpoints(run.checkpoints)
+    assert newest_intact(run.checkpoints) == (kept, [])
+    assert newest.with_suffix(".damaged").is_file()
+    for name in ("step_1000000100_sha256_0123456789abcdef.zip", "step_999999000_sha256_0123456789abcdef.zip"):
+        (tmp_path / name).write_bytes(b"")
+    assert list_checkpoints(tmp_path)[0].name.startswith("step_1000000100")
 
 
 def flip(data: bytes, place: int, bit: int) -> bytes:
