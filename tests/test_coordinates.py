@@ -37,7 +37,9 @@ def make_env() -> FakeImageEnv:
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_trained_model_acts_as_before_keeps_its_optimizer_and_learns_on(name: str, tmp_path: Any) -> None:
     algorithm, options, kwargs = TRAINED[name]
-    model = algorithm("CnnPolicy", make_env(), seed=1, policy_kwargs=kwargs, **options).learn(64)
+    model = algorithm("CnnPolicy", make_env(), device="cpu", seed=1, policy_kwargs=kwargs, **options).learn(
+        64
+    )
     model.policy.set_training_mode(False)
     before = model.predict(FRAMES, deterministic=True)[0]
     parameters = dict(model.policy.named_parameters())
@@ -58,7 +60,7 @@ def test_a_trained_model_acts_as_before_keeps_its_optimizer_and_learns_on(name: 
             assert all(np.array_equal(now[entry], states[key][entry]) for entry in now)
     assert trained >= 8
     model.save(tmp_path / "model")
-    again = algorithm.load(tmp_path / "model", env=make_env())
+    again = algorithm.load(tmp_path / "model", env=make_env(), device="cpu")
     assert np.array_equal(again.predict(FRAMES, deterministic=True)[0], before)
     for learner in (model, again):
         learner.learn(64)
@@ -66,12 +68,12 @@ def test_a_trained_model_acts_as_before_keeps_its_optimizer_and_learns_on(name: 
 
 
 def test_models_that_cannot_see_coordinates_are_left_as_they_are() -> None:
-    model = PPO("CnnPolicy", make_env(), n_steps=32, policy_kwargs=policy_kwargs("coordconv"))
+    model = PPO("CnnPolicy", make_env(), device="cpu", n_steps=32, policy_kwargs=policy_kwargs("coordconv"))
     with pytest.raises(UserError, match="sees coordinates already"):
         add_coordinates(model)
     with pytest.raises(UserError, match="extractor FlattenExtractor cannot be given coordinates: it must be"):
         add_coordinates(PPO("MlpPolicy", "CartPole-v1"))
-    plain = PPO("CnnPolicy", make_env(), n_steps=32)
+    plain = PPO("CnnPolicy", make_env(), device="cpu", n_steps=32)
     with pytest.raises(UserError, match=r"coord_layers is 0: give a list, e.g. \[0\]"):
         add_coordinates(plain, coord_layers=0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"coord_layers is .5.: use different numbers from 0 to 2"):
@@ -120,15 +122,17 @@ def test_optimizer_state_of_a_literal_weight_splits(kind: Any) -> None:
 
 
 def test_the_fused_adam_goes_on_with_state_laid_out_as_the_new_weights() -> None:
-    switches: dict[str, Any] = {"buffer": "device", "channels_last": True, "device": "cpu"}
-    model = FastPPO("CnnPolicy", make_env(), n_steps=32, batch_size=32, n_epochs=1, **switches).learn(64)
+    switches: dict[str, Any] = {"buffer": "device", "channels_last": True}
+    model = FastPPO(
+        "CnnPolicy", make_env(), device="cpu", n_steps=32, batch_size=32, n_epochs=1, **switches
+    ).learn(64)
     add_coordinates(model)
     for parameter, state in model.policy.optimizer.state.items():
         assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
 
 
 def test_graphs_recorded_with_the_old_parameters_are_forgotten() -> None:
-    model = FastPPO("CnnPolicy", make_env(), n_steps=32, buffer="device")
+    model = FastPPO("CnnPolicy", make_env(), device="cpu", n_steps=32, buffer="device")
     for captured in (model.captured_act, model.captured_minibatch):
         captured.recordings["shapes"] = object()
     add_coordinates(model)

@@ -66,7 +66,7 @@ def test_training_without_coordinates_equals_stock_sb3_bit_for_bit():
     for kwargs in ({}, {"features_extractor_class": CoordConvNatureCNN, **plain}):
         env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=3)
         env.observation_space.seed(2)
-        model = PPO("CnnPolicy", env, n_steps=32, batch_size=32, seed=2, policy_kwargs=kwargs)
+        model = PPO("CnnPolicy", env, device="cpu", n_steps=32, batch_size=32, seed=2, policy_kwargs=kwargs)
         env.observation_space.seed(2)
         weights.append(list(model.learn(64).policy.parameters()))
     for a, b in zip(*weights, strict=True):
@@ -125,11 +125,11 @@ def test_algorithms_learn_save_and_load(name, extractor, tmp_path):
     algorithm, options = ALGORITHMS[name]
     kwargs = policy_kwargs(extractor, features_dim=16, with_r=True)
     env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
-    model = algorithm("CnnPolicy", env, policy_kwargs=kwargs, seed=1, **options).learn(150)
+    model = algorithm("CnnPolicy", env, device="cpu", policy_kwargs=kwargs, seed=1, **options).learn(150)
     observation = VecTransposeImage(DummyVecEnv([lambda: env])).reset()
     expected = model.predict(observation, deterministic=True)[0]
     model.save(tmp_path / "model")
-    loaded = algorithm.load(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", device="cpu")
     assert np.array_equal(loaded.predict(observation, deterministic=True)[0], expected)
     ratios = coord_weight_ratios(loaded.policy)
     assert 0 < max(ratios.values()) < 1  # a target network may not have moved yet
@@ -150,7 +150,7 @@ def test_with_one_seed_both_arms_start_as_the_same_network(algorithm, extractor,
     for name, options in ((PLAIN[extractor], {}), (extractor, {"coord_init": coord_init})):
         env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=3)
         kwargs = policy_kwargs(name, **options)
-        policies.append(algorithm("CnnPolicy", env, seed=7, policy_kwargs=kwargs).policy)
+        policies.append(algorithm("CnnPolicy", env, device="cpu", seed=7, policy_kwargs=kwargs).policy)
     plain, ours = (policy.state_dict() for policy in policies)
     added = {name for name in ours if name.endswith("coord_weight")}
     assert added
@@ -178,7 +178,7 @@ def test_the_actor_alone_sees_coordinates_and_starts_as_the_plain_network(tmp_pa
     for policy, name in (("CnnPolicy", "cnn"), (CoordActorPolicy, "coordconv")):
         env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=3)
         kwargs = {**policy_kwargs(name), "share_features_extractor": False}
-        models.append(PPO(policy, env, n_steps=16, batch_size=16, seed=7, policy_kwargs=kwargs))
+        models.append(PPO(policy, env, device="cpu", n_steps=16, batch_size=16, seed=7, policy_kwargs=kwargs))
     plain, ours = (model.policy.state_dict() for model in models)
     names = {f"{prefix}features_extractor.cnn.0.coord_weight" for prefix in ("", "pi_")}
     assert set(ours) - set(plain) == names
@@ -187,7 +187,7 @@ def test_the_actor_alone_sees_coordinates_and_starts_as_the_plain_network(tmp_pa
     model = models[1].learn(32)
     assert list(coord_weight_ratios(model.policy)) == ["cnn.0"]
     model.save(tmp_path / "model")
-    loaded = PPO.load(tmp_path / "model")
+    loaded = PPO.load(tmp_path / "model", device="cpu")
     assert isinstance(loaded.policy, CoordActorPolicy)
     for name, values in model.policy.state_dict().items():
         assert torch.equal(values, loaded.policy.state_dict()[name]), name
@@ -241,7 +241,7 @@ def test_an_extractor_of_ones_own_is_one_line(monkeypatch, tmp_path):
     assert config_from_dict(config.to_dict(), "a run's folder") == config, "what it writes is read back"
     kwargs = policy_kwargs(config.extractor, **config.extractor_options)
     env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
-    assert PPO("CnnPolicy", env, policy_kwargs=kwargs).policy.features_dim == 16
+    assert PPO("CnnPolicy", env, device="cpu", policy_kwargs=kwargs).policy.features_dim == 16
     with pytest.raises(UserError, match=r"extractor 'wide' has no option 'with_r': it takes .*spread"):
         policy_kwargs("wide", with_r=True)
 
@@ -309,13 +309,13 @@ def test_combined_extractor_handles_dict_observations(tmp_path):
         "features_extractor_class": CoordConvCombinedExtractor,
         "features_extractor_kwargs": {"cnn_output_dim": 16},
     }
-    model = PPO("MultiInputPolicy", ImageAndVector(), n_steps=32, batch_size=32, policy_kwargs=kwargs).learn(
-        64
-    )
+    model = PPO(
+        "MultiInputPolicy", ImageAndVector(), device="cpu", n_steps=32, batch_size=32, policy_kwargs=kwargs
+    ).learn(64)
     assert model.policy.features_extractor.features_dim == 16 + 3
     assert list(coord_weight_ratios(model.policy)) == ["extractors.image.cnn.0"]
     model.save(tmp_path / "model")
-    assert evaluate_policy(PPO.load(tmp_path / "model"), ImageAndVector(), 1, warn=False)
+    assert evaluate_policy(PPO.load(tmp_path / "model", device="cpu"), ImageAndVector(), 1, warn=False)
 
 
 def test_normalize_images_false_reaches_the_extractor():
@@ -323,7 +323,7 @@ def test_normalize_images_false_reaches_the_extractor():
         observation_space = spaces.Box(0, 1, (3, 40, 36), np.float32)
 
     kwargs = {"features_extractor_class": CoordConvNatureCNN, "normalize_images": False}
-    PPO("CnnPolicy", Floats(), n_steps=32, batch_size=32, policy_kwargs=kwargs).learn(32)
+    PPO("CnnPolicy", Floats(), device="cpu", n_steps=32, batch_size=32, policy_kwargs=kwargs).learn(32)
 
 
 def test_dqn_target_network_follows_its_polyak_updates():
@@ -333,7 +333,9 @@ def test_dqn_target_network_follows_its_polyak_updates():
         "features_extractor_kwargs": {"features_dim": 16},
     }
     env = FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)
-    model = DQN("CnnPolicy", env, policy_kwargs=kwargs, target_update_interval=1, tau=0.5, **OFF_POLICY)
+    model = DQN(
+        "CnnPolicy", env, device="cpu", policy_kwargs=kwargs, target_update_interval=1, tau=0.5, **OFF_POLICY
+    )
     images = torch.randint(0, 255, (4, 1, 40, 40), dtype=torch.uint8)
     for _ in range(2):
         with torch.no_grad():

@@ -31,7 +31,7 @@ class Frames(FakeImageEnv):
 
 def make_model(extractor: str, **options: Any) -> PPO:
     kwargs = policy_kwargs(extractor, features_dim=16, **options)
-    return PPO("CnnPolicy", Frames(), n_steps=16, seed=0, policy_kwargs=kwargs)
+    return PPO("CnnPolicy", Frames(), device="cpu", n_steps=16, seed=0, policy_kwargs=kwargs)
 
 
 def test_maps_are_what_each_layer_adds_at_its_own_size() -> None:
@@ -102,6 +102,6 @@ def test_effects_are_zero_without_a_shift_and_small_where_position_is_thrown_awa
 
 
 def test_agents_without_action_probabilities_are_refused() -> None:
-    model = DQN("CnnPolicy", Frames(), buffer_size=10)
+    model = DQN("CnnPolicy", Frames(), device="cpu", buffer_size=10)
     with pytest.raises(UserError, match="positions needs an agent with actor and critic"):
         shift_effects(model, np.zeros((2, 4, 84, 84), dtype=np.uint8))
