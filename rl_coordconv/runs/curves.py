@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from rl_coordconv.runs.folder import RunFolder
 
@@ -36,6 +37,7 @@ def write_curve(run: RunFolder, path: Path, title: str, points: int = 100) -> bo
     axes = figure.subplots()
     axes.plot([row[0] for row in rows], [row[2] for row in rows])
     axes.set(xlabel="steps (4 frames each)", ylabel="mean raw return", title=title)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
     figure.savefig(path.with_suffix(".png"), dpi=100)
     return True
