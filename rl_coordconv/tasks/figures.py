@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from rl_coordconv.files import atomic_path
 
 PER_ROW = 5
+MANY_ARMS = 5
 
 
 def _grid(measurements: Sequence[str]) -> tuple[int, int]:
@@ -48,7 +49,8 @@ def draw_measurements(figure: Any, results: dict[str, Any], measurements: Sequen
         if results.get("data", {}).get(key) is not None:
             axes.axhline(results["data"][key], ls="--", lw=0.8, color="gray")
         axes.set_title(key.replace("_", " "), fontsize=9)
-        axes.set_xticks(range(len(arms)), arms, fontsize=7, rotation=20)
+        # Many names fit beside each other upright only.
+        axes.set_xticks(range(len(arms)), arms, fontsize=7, rotation=20 if len(arms) < MANY_ARMS else 90)
         axes.set_xlim(-0.5, len(arms) - 0.3)
         axes.tick_params(axis="y", labelsize=7)
         axes.grid(alpha=0.3, axis="y")
