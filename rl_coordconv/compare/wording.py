@@ -19,15 +19,14 @@ def verdict_lines(analysis: Analysis) -> list[str]:
     """
     Return the overall verdicts, the count, then one plain line per game and arm; of many, those decided.
     """
-    baseline = analysis.comparison.baseline
     lines = []
     for arm, over in analysis.versus_overall.items():
         reason = (
             f"IQM {number(over.difference, 3, signed=True)} human-normalised over {len(over.games)} games, "
             f"probability of improvement {number(over.improvement, 2)}{_corrected(over.verdict)}"
         )
-        lines.append(f"**All games**: {arm} {_outcome(over.verdict)} {baseline} ({reason})")
-    if analysis.verdicts:
+        lines.append(f"**All games**: {_answer(arm, over.verdict, analysis)} ({reason})")
+    if analysis.verdicts and not analysis.interim:
         counts = Counter(verdict.outcome for verdict in analysis.verdicts)
         lines.append(
             f"{counts['better']} better, {counts['worse']} worse, {counts['undecided']} undecided of "
@@ -36,17 +35,23 @@ def verdict_lines(analysis: Analysis) -> list[str]:
     single = [(game, arm, versus) for game, arms in analysis.versus.items() for arm, versus in arms.items()]
     if len(single) > MOST_LINES:
         single = [line for line in single if line[2].verdict.outcome != "undecided"]
-        lines[-1] += "; those undecided on a game are in the table below"
+        if analysis.interim:
+            lines.append("single games are in the table below")
+        else:
+            lines[-1] += "; those undecided on a game are in the table below"
     for game, arm, versus in single:
         reason = _reason(versus, analysis.interim, len(analysis.verdicts))
-        lines.append(f"**{game}**: {arm} {_outcome(versus.verdict)} {baseline} ({reason})")
+        lines.append(f"**{game}**: {_answer(arm, versus.verdict, analysis)} ({reason})")
     return lines or ["nothing to compare yet: no game has a finished run of two arms"]
 
 
-def _outcome(verdict: Verdict) -> str:
+def _answer(arm: str, verdict: Verdict, analysis: Analysis) -> str:
+    baseline = analysis.comparison.baseline
+    if analysis.interim:
+        return f"{arm} against {baseline}: no verdict yet"
     if verdict.outcome == "undecided":
-        return "is not distinguishable from"
-    return f"is **{verdict.outcome}** than"
+        return f"{arm} is not distinguishable from {baseline}"
+    return f"{arm} is **{verdict.outcome}** than {baseline}"
 
 
 def _corrected(verdict: Verdict) -> str:

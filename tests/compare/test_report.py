@@ -135,6 +135,8 @@ def test_report_of_what_is_there(script, written, write_run):
     assert "Not finished, reported as far as they are: Breakout/cnn/seed1." in text
     assert "cut to the first 6,000 steps" in text
     assert "**Pong**" not in text
+    assert "**Breakout**: coordconv against cnn: no verdict yet" in text
+    assert "undecided of" not in text
 
 
 @pytest.mark.usefixtures("no_figures")
