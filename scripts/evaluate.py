@@ -48,7 +48,7 @@ class EvaluateConfig:
         json: Where to write the result (default: evaluation.json in the run folder, if it is in one)
         gif: Also film one game as a GIF
         mp4: Also film one game as an MP4
-        max_steps: Longest film, in steps of 1/15 second
+        max_steps: Longest film, in steps of 1/15 second; of a longer game, what scores most
         positions: Also draw, as a PNG, how action probabilities and value change when the screen is shifted
         algo: Algorithm of a zip from elsewhere: ppo, a2c or dqn
         game: Game of a zip from elsewhere

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,25 @@ def film_game(
     :param config: Its run's config
     :param seed: Seed of the game
     :param deterministic: Take the likeliest action instead of sampling
-    :param max_steps: Most pictures to keep; the game is played to its end
+    :param max_steps: Most pictures to keep: of a longer game, the stretch that scores most
     :return: Pictures ``(height, width, 3) uint8``, and the game's raw return
     """
-    frames: list[np.ndarray] = []
+    frames: deque[np.ndarray] = deque(maxlen=max_steps)
+    rewards: deque[float] = deque(maxlen=max_steps)
+    best: tuple[float, list[np.ndarray]] = -math.inf, []
 
     def keep(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
-        if len(frames) < max_steps:
-            frames.append(np.asarray(local_variables["env"].get_images()[0], dtype=np.uint8))
+        nonlocal best
+        if local_variables["done"]:  # the screen is that of the next game
+            return
+        frames.append(np.asarray(local_variables["env"].get_images()[0], dtype=np.uint8))
+        rewards.append(float(local_variables["reward"]))
+        if len(frames) == max_steps and sum(rewards) > best[0]:
+            best = sum(rewards), list(frames)
 
     with contextlib.closing(make_eval_env(config, 1, backend="gymnasium")) as env:
         returns, _ = play_games(model, env, 1, seed, deterministic, keep)
-    return frames, returns[0]
+    return best[1] or list(frames), returns[0]
 
 
 def write_video(frames: list[np.ndarray], path: Path) -> None:
