@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -105,6 +105,11 @@ def check_values(section: Any, prefix: str = "") -> None:
             raise UserError(f"{name} is {value}: it must be between 0 and 1")
         if isinstance(value, int) and value >= 2**31:  # what the emulators' numbers hold
             raise UserError(f"{name} is {value}: it must be below 2**31")
+
+
+def repeated(items: Sequence[T]) -> list[T]:
+    """Return those of some items that are given more than once."""
+    return [item for item in items if items.count(item) > 1]
 
 
 def check_folder_name(what: str, name: str) -> None:

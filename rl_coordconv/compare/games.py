@@ -18,7 +18,8 @@ from rl_coordconv.compare.verdicts import UNDECIDED, Question, Verdict
 # this.
 GAP = 1.5
 FEWEST_FOR_GROUPS = 6
-# Final evaluations are of the same training where its steps differ by no more than a rollout or so.
+# Final evaluations come after equally many steps if these differ by no more than this share: SB3 ends a
+# training with a whole rollout, RL Zoo with its last evaluation.
 SAME_STEPS = 0.05
 
 

@@ -30,7 +30,7 @@ from rl_coordconv.compare.rundata import run_name
 from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
-from rl_coordconv.options import check_folder_name, read_yaml
+from rl_coordconv.options import check_folder_name, read_yaml, repeated
 from rl_coordconv.runs.folder import RunFolder
 
 KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms", "score")
@@ -65,9 +65,8 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
             f"{path}: arms is {arms}: give at least one, e.g. 'arms: {{cnn: {{extractor: cnn}}}}'"
         )
     for what, found in (("game", games), ("seed", seeds)):
-        for item in found:
-            if found.count(item) > 1:
-                raise UserError(f"{path}: {what} {item} is given twice")
+        if twice := repeated(found):
+            raise UserError(f"{path}: {what} {twice[0]} is given twice")
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise UserError(f"{path}: seed '{seed}' must be a whole number")
@@ -213,7 +212,7 @@ def _foreign_folders(arm: str, folders: Any, games: list[str], path: Path) -> di
             if not matches:
                 raise UserError(f"{where}: there is no folder '{path.parent / str(pattern)}'")
             paths += [Path(match).resolve() for match in matches]
-        if twice := [path for path in paths if paths.count(path) > 1]:
+        if twice := repeated(paths):
             raise UserError(f"{where}: folder '{twice[0]}' is given twice")
         if canonical_game(game) in found:
             raise UserError(f"{where}: game {canonical_game(game)} is given twice")

@@ -11,6 +11,7 @@ from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.rundata import parts_of, run_name
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
+from rl_coordconv.options import repeated
 
 Part = tuple[Comparison, Collected]
 # Seeds of one comparison stay together, and apart from those of another.
@@ -61,7 +62,7 @@ def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
             raise UserError(f"label '{text}' must be arm=label")
         found[choose("arm in labels", arm, arms)] = label
     names = [found.get(arm, arm) for arm in arms]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := repeated(names):
         raise UserError(f"labels give two arms the name '{twice[0]}'")
     return found
 
@@ -113,6 +114,6 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
 
 def _once(what: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return names none of which is given twice."""
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := repeated(names):
         raise UserError(f"{what} '{twice[0]}' is given twice")
     return tuple(names)
