@@ -63,6 +63,11 @@ class DeviceRolloutBuffer(RolloutBuffer):
         self.generator_ready = False
         self.pos, self.full = 0, False
 
+    def keep_scaled(self, dtype: torch.dtype) -> None:
+        """Keep observations as images from 0 to 1, as a network computes with them, if on the host."""
+        if isinstance(self.frames, StackStore):
+            self.frames = StackStore(self.buffer_size, self.n_envs, self.obs_shape, dtype)
+
     def add(
         self,
         obs: np.ndarray,

@@ -13,14 +13,19 @@ class StackStore:
     """
     Whole stacks in the ``channels_last`` format: what the host has memory for, and gathers fastest.
 
+    In a float dtype they are kept as images from 0 to 1, scaled once instead of whenever they are taken.
+
     :param n_steps: Steps of a rollout
     :param n_envs: Number of environments
     :param shape: Of an observation: (stack, height, width)
+    :param dtype: Of what is kept
     """
 
-    def __init__(self, n_steps: int, n_envs: int, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, n_steps: int, n_envs: int, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8
+    ) -> None:
         stack, height, width = shape
-        self.stacks = torch.zeros((n_steps, n_envs, height, width, stack), dtype=torch.uint8)
+        self.stacks = torch.zeros((n_steps, n_envs, height, width, stack), dtype=dtype)
 
     def stage(
         self, step: int, observations: np.ndarray, episode_starts: np.ndarray, envs: slice = ALL
@@ -28,7 +33,7 @@ class StackStore:
         """Keep the observations of a step; see :meth:`FrameStore.stage`."""
         place = self.stacks[step, envs].permute(0, 3, 1, 2)
         place.copy_(torch.from_numpy(observations))
-        return (place,)
+        return (place.div_(255) if place.is_floating_point() else place,)
 
     def place(self, stacks: Tensor) -> Tensor:
         """Return the observations, which are where they belong."""
@@ -43,7 +48,7 @@ class StackStore:
 
     def take(self, samples: Tensor) -> Tensor:
         """
-        Return observations, ``(batch, stack, height, width) uint8``, ``channels_last``.
+        Return observations, ``(batch, stack, height, width)``, ``channels_last``.
 
         :param samples: ``(batch,) int64``: step x n_envs + environment
         """

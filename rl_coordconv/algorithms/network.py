@@ -8,9 +8,11 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from torch import Tensor
+from stable_baselines3.common.torch_layers import NatureCNN
+from torch import Tensor, nn
 
 from rl_coordconv.algorithms.losses import sample
+from rl_coordconv.extractors import ImageExtractor
 from rl_coordconv.policies import CoordActorPolicy
 
 COVERED = (ActorCriticPolicy, ActorCriticCnnPolicy, CoordActorPolicy)
@@ -36,10 +38,12 @@ class Network:
         self.bf16 = bf16
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compiled_for = compiled_for
-        extractors = [policy.pi_features_extractor]  # and the critic's, if it has one of its own
+        extractors: list[nn.Module] = [policy.pi_features_extractor]
         if not policy.share_features_extractor:
             extractors.append(policy.vf_features_extractor)
         self.extractors: list[Callable[[Tensor], Tensor]] = list(extractors)
+        is_rounded = bf16 and all(map(begins_with_convolution, extractors))
+        self.image_dtype = torch.bfloat16 if is_rounded else torch.float32
         self.compiled = self.extractors
         if channels_last:
             for extractor in extractors:
@@ -51,9 +55,9 @@ class Network:
         """
         Return action logits ``(batch, actions)`` and values ``(batch,)``, float32.
 
-        :param frames: ``(batch, stack, height, width) uint8``
+        :param frames: ``(batch, stack, height, width) uint8``, or what :meth:`scale` made of them
         """
-        images = frames.contiguous(memory_format=self.memory_format).float().div_(255)
+        images = frames if frames.dtype == self.image_dtype else self.scale(frames)
         extractors = self.compiled if len(frames) in self.compiled_for else self.extractors
         device = frames.device.type
         # A CUDA graph must not depend on weights that were cast outside of it.
@@ -62,6 +66,14 @@ class Network:
         for_actor = self.policy.mlp_extractor.forward_actor(features[0])
         for_critic = self.policy.mlp_extractor.forward_critic(features[-1])
         return self.policy.action_net(for_actor), self.policy.value_net(for_critic).flatten()
+
+    def scale(self, frames: Tensor) -> Tensor:
+        """
+        Return images from 0 to 1: float32 as in SB3, or bfloat16 where that makes no difference.
+
+        :param frames: ``(batch, stack, height, width) uint8``
+        """
+        return frames.contiguous(memory_format=self.memory_format).to(self.image_dtype).div_(255)
 
     def unchanging(self) -> torch.autocast:
         """Return a context in which weights do not change, so that they are cast to bfloat16 once."""
@@ -73,7 +85,7 @@ class Network:
         """
         Return sampled actions, values and log-probabilities, ``(3, batch) float32``.
 
-        :param frames: ``(batch, stack, height, width) uint8``
+        :param frames: As for :meth:`__call__`
         """
         logits, values = self(frames)
         actions, log_prob = sample(logits)
@@ -84,9 +96,16 @@ class Network:
         """
         Return values ``(batch,) float32``.
 
-        :param frames: ``(batch, stack, height, width) uint8``
+        :param frames: As for :meth:`__call__`
         """
         return self(frames)[1]
+
+
+def begins_with_convolution(extractor: nn.Module) -> bool:
+    """Return whether bfloat16 autocast rounds an extractor's images before anything else sees them."""
+    is_known = type(extractor).forward in (NatureCNN.forward, ImageExtractor.forward)
+    first = next(module for module in extractor.modules() if not list(module.children()))
+    return is_known and isinstance(first, nn.Conv2d)
 
 
 def is_covered(policy: BasePolicy) -> bool:

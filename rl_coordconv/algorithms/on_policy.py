@@ -92,6 +92,8 @@ class FastOnPolicyAlgorithm(FastRollout):
             group_sizes = [group.env.num_envs for group in step_groups(self.env)] if self.env else []
             sizes = {self.n_envs, *group_sizes, self._work.batch_size} if self.compile else set()
             self.network = Network(self.policy, self.precision == "bf16", self.channels_last, sizes)
+            if self.network.image_dtype == torch.bfloat16:  # twice uint8's memory; float32 has four times
+                self.rollout_buffer.keep_scaled(torch.bfloat16)  # type: ignore[attr-defined]
             self.captured_act = Captured(self._decide, self.device)
             self.captured_minibatch = Captured(self._descend_on, self.device, self.policy)
             self._keep_optimizer_on_gpu()

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv
 
 import rl_coordconv.algorithms.on_policy as on_policy
 import rl_coordconv.algorithms.probe as probe
 from rl_coordconv import CoordConvNatureCNN, make_atari_vec_env
 from rl_coordconv.algorithms import A2C, PPO
+from rl_coordconv.algorithms.buffer import DeviceRolloutBuffer
 from rl_coordconv.algorithms.network import Network
 from rl_coordconv.algorithms.probe import Ratio, Work, settle
 from rl_coordconv.errors import UserError
+from rl_coordconv.extractors import EXTRACTORS, policy_kwargs
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +164,62 @@ def test_bf16_trains_with_float32_weights(env: VecEnv, monkeypatch: pytest.Monke
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, expected)
     torch.testing.assert_close(logits, expected, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_bf16_rounds_images_and_changes_nothing(env: VecEnv, extractor: str, channels_last: bool) -> None:
+    """Autocast rounds them for the first convolution: rounded before, all is the same to the bit."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = stable_baselines3.PPO("CnnPolicy", env, policy_kwargs=policy_kwargs(extractor), device="cpu")
+    network = Network(model.policy, True, channels_last, set())
+    frames = torch.as_tensor(env.reset())
+    assert network.image_dtype == torch.bfloat16
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        network.image_dtype = dtype
+        model.policy.zero_grad()
+        outputs = network(frames)
+        (outputs[0].square().mean() + outputs[1].square().mean()).backward()
+        gradients = [p.grad for p in model.policy.parameters() if p.grad is not None]
+        found.append([*outputs, *gradients])
+    for ours, expected in zip(*found, strict=True):
+        assert torch.equal(ours, expected)
+    network.image_dtype = torch.bfloat16
+    assert torch.equal(network(network.scale(frames))[0], found[0][0])
+
+
+def test_bf16_keeps_what_the_network_sees(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "")
+    model = make(env, precision="bf16")
+    buffer, stock = model.rollout_buffer, make(env).rollout_buffer
+    assert isinstance(buffer, DeviceRolloutBuffer)
+    assert isinstance(stock, DeviceRolloutBuffer)
+    rng = np.random.default_rng(0)
+    for _ in range(buffer.buffer_size):
+        frames = rng.integers(256, size=(4, 4, 84, 84), dtype=np.uint8)
+        for side in (buffer, stock):
+            side.add(frames, *np.zeros((3, 4)), *torch.zeros((2, 4)))
+    samples = torch.tensor([3, 0, 5])
+    kept, frames = buffer.samples(samples).observations, stock.samples(samples).observations
+    assert model.network is not None
+    assert kept.dtype == torch.bfloat16
+    assert frames.dtype == torch.uint8
+    assert torch.equal(kept, model.network.scale(frames))
+
+
+def test_an_extractor_of_ones_own_sees_float32_images(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Centred(NatureCNN):
+        def forward(self, observations: torch.Tensor) -> torch.Tensor:
+            assert observations.dtype == torch.float32
+            return super().forward(observations - 0.5)
+
+    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "")
+    model = make(env, precision="bf16", policy_kwargs={"features_extractor_class": Centred})
+    model.learn(64)
+    assert model.network is not None
+    assert model.network.image_dtype == torch.float32
 
 
 @pytest.mark.slow
