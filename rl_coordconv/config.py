@@ -257,7 +257,7 @@ def upgrade(values: dict[str, Any]) -> dict[str, Any]:
     values = {"halves" if name == "overlap" else name: value for name, value in values.items()}
     if values.get("precision") == "bf16-rounding":  # rounded, but computed in float32
         values["precision"] = "fp32"
-    if values.get("extractor", "").startswith("coordconv"):
+    if str(values.get("extractor")).startswith("coordconv"):
         return {**values, "coord_init": "concat", "coord_scale": 1.0}
     return {name: value for name, value in values.items() if name not in ("coord_layers", "with_r")}
 

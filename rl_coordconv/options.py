@@ -45,7 +45,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader
         json.dumps(values, default=str)  # refuses what contains itself
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # e.g. a date that is none
+    # Among others a date that is none, or one as a key.
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError, OSError) as error:
         raise UserError(f"config file '{path}' is not YAML: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"config file '{path}' must hold 'option: value' lines")

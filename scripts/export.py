@@ -18,7 +18,7 @@ with script_needs("train"):
     from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.runs.agent import load_run
     from rl_coordconv.runs.evaluation import EVAL_SEED
-    from rl_coordconv.runs.export import MODEL, export_agent
+    from rl_coordconv.runs.export import MODEL, check_new, export_agent
     from rl_coordconv.runs.video import film_game
 
 # Half a minute of play, which stays below 1 MB.
@@ -46,9 +46,13 @@ class ExportConfig:
 def main(args: Sequence[str]) -> None:
     """Export, and say where."""
     config = parse_dataclass(ExportConfig, args, prog="export.py")
+    check_new(config.folder)
     if config.onnx:
         with needs("onnx"):
             import onnxscript  # noqa: F401
+    if config.gif:
+        with needs("video"):
+            import imageio.v3  # noqa: F401
     model, run, model_file = load_run(config.run, "cpu")
     if model_file.name == MODEL:
         raise UserError(f"'{config.run}' is an exported agent already: copy it")

@@ -122,6 +122,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(args, says, script, capsys, tm
         ("\x00\xff", "is not YAML"),
         ("name: 2024-13-45", "is not YAML"),
         ("a: &a [*a]", "is not YAML"),
+        ("2024-01-01: 3", "is not YAML"),
+        ("game: !!python/object/apply:os.mkdir [pwned]", "is not YAML"),
     ],
 )
 def test_bad_file_is_named_in_one_line(text, says, script, capsys, tmp_path):
@@ -133,6 +135,7 @@ def test_bad_file_is_named_in_one_line(text, says, script, capsys, tmp_path):
     assert says in error
     with pytest.raises(UserError, match=r"mine\.yaml"):
         load_config(file)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_output_folder_that_holds_another_run_is_refused(script, capsys, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from rl_coordconv.config import RunConfig, parse_config
 from rl_coordconv.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-MUTATIONS = 120  # of each of the shipped files
+MUTATIONS = 60  # of each of the shipped files
 VALUES: list[Any] = [
     *(
         None,
@@ -47,7 +48,7 @@ def mutate_tree(values: Any, rng: random.Random) -> Any:
     if kind == 0:
         del values[key]
     elif kind == 1:
-        values[rng.choice([f"{key}x", key.upper(), 7, "", "seed "])] = values[key]
+        values[rng.choice([f"{key}x", key.upper(), 7, datetime.date(2024, 1, 1), "", "seed "])] = values[key]
     else:
         values[key] = mutate_tree(values[key], rng)
     return values

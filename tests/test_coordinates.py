@@ -127,8 +127,12 @@ def test_the_fused_adam_goes_on_with_state_laid_out_as_the_new_weights() -> None
         "CnnPolicy", make_env(), device="cpu", n_steps=32, batch_size=32, n_epochs=1, **switches
     ).learn(64)
     add_coordinates(model)
+    assert len(model.policy.optimizer.state) >= 10
     for parameter, state in model.policy.optimizer.state.items():
         assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+    before = model.policy.features_extractor.cnn[0].coord_weight.clone()
+    model.learn(64)
+    assert not torch.equal(model.policy.features_extractor.cnn[0].coord_weight, before)
 
 
 def test_graphs_recorded_with_the_old_parameters_are_forgotten() -> None:

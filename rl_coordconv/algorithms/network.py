@@ -57,7 +57,7 @@ class Network:
 
         :param frames: ``(batch, stack, height, width) uint8``, or what :meth:`scale` made of them
         """
-        images = frames if frames.dtype == self.image_dtype else self.scale(frames)
+        images = self.scale(frames)
         extractors = self.compiled if len(frames) in self.compiled_for else self.extractors
         device = frames.device.type
         # A CUDA graph must not depend on weights that were cast outside of it.
@@ -71,9 +71,10 @@ class Network:
         """
         Return images from 0 to 1: float32 as in SB3, or bfloat16 where that makes no difference.
 
-        :param frames: ``(batch, stack, height, width) uint8``
+        :param frames: ``(batch, stack, height, width) uint8``, or such images
         """
-        return frames.contiguous(memory_format=self.memory_format).to(self.image_dtype).div_(255)
+        frames = frames.contiguous(memory_format=self.memory_format)
+        return frames if frames.dtype == self.image_dtype else frames.to(self.image_dtype).div_(255)
 
     def unchanging(self) -> torch.autocast:
         """Return a context in which weights do not change, so that they are cast to bfloat16 once."""

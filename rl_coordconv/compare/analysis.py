@@ -57,7 +57,8 @@ def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
     """
     data = collect(comparison) if data is None else data
     runs = data.runs
-    notes = data.broken + about_runs(comparison, runs, data.missing)
+    notes = [f"{name}: left out, as {reason}." for name, reason in data.broken.items()]
+    notes += about_runs(comparison, runs, data.missing)
     interim = bool(data.missing or data.broken) or not all(run.ended for run in runs)
     games = []
     for game in comparison.games:

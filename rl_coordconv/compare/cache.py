@@ -59,7 +59,7 @@ class Cache:
         self.keys: dict[str, Key] = {}
         self.report = ""
         self.runs: dict[str, RunData] = {}
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, UserError):
             saved = json.loads((folder / FILE).read_text(encoding="utf-8"))
             keys, report = dict(saved["keys"]), str(saved["report"])
             if saved["tables"] != _tables(folder):  # another report has written them since

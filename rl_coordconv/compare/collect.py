@@ -24,13 +24,13 @@ class Collected:
     What was found of a comparison.
 
     :param runs: Those that have begun
-    :param broken: A line for every run that cannot be read
+    :param broken: Why a run cannot be read, by its name
     :param missing: Names of the wanted runs that have not begun
     :param keys: Sizes and times of the files that were read, by run, see :mod:`.cache`
     """
 
     runs: list[RunData]
-    broken: list[str]
+    broken: dict[str, str]
     missing: list[str]
     keys: dict[str, Key] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ def collect(comparison: Comparison) -> Collected:
     """
     name = comparison.folder.name
     cache, keys = Cache(comparison.folder), {}
-    reads: list[tuple[str, Path, Callable[[], RunData]]] = []
+    reads: list[tuple[str, Path, Callable[[], RunData]]] = []  # by name, where from, how
     for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds):
         path = comparison.folder / game / arm / f"seed{seed}"
         if (run := RunFolder(path)).config_file.is_file():
@@ -61,16 +61,15 @@ def collect(comparison: Comparison) -> Collected:
         for game, paths in games.items():
             for number, path in enumerate(paths, start=1):
                 if path.exists() or run_name(game, arm, number) not in kept:
-                    what = f"{game}/{arm}: {path}"
-                    keys[what] = key_of_foreign(path)
+                    keys[f"{game}/{arm}: {path}"] = key_of_foreign(path)
                     reader = functools.partial(read_foreign, path, name, game, arm, number)
-                    reads.append((what, path, reader))
-    runs, broken = [], []
+                    reads.append((run_name(game, arm, number), path, reader))
+    runs, broken = [], {}
     for what, path, read in reads:
         try:
             runs.append(dataclasses.replace(read(), folder=path))
         except Exception as error:  # whatever a damaged file makes a parser raise is about that one run
-            broken.append(f"{what}: left out, as it cannot be read: {type(error).__name__}: {error}.")
+            broken[what] = f"it cannot be read: {type(error).__name__}: {error}"
     finished = {run.name for run in runs if run.finished}
     recorded = [run for run in recorded if run.name not in finished]
     replaced = {run.name for run in recorded}

@@ -79,8 +79,8 @@ def read_machine(run: RunFolder, options: Mapping[str, Any]) -> dict[str, str]:
         found |= {name: str(versions[name]) for name in VERSIONS if name in versions}
         found["device"] = "cpu" if options.get("device") == "cpu" else str(versions.get("gpu", "cpu"))
     # What ``auto`` chose on that machine.
-    for switch, choice in dict(decisions.read(run.path / decisions.FILE) or {}).items():
-        found[switch] = str(choice["choice"])
+    for switch, decision in decisions.of_run(run.path).items():
+        found[switch] = str(decision["choice"])
     return found
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
@@ -39,9 +38,8 @@ def merged(parts: Sequence[Part]) -> Part:
         comparison, more = relabelled((comparison, more), clash)
         shift = number * SEEDS_APART
         runs = [dataclasses.replace(run, seed=run.seed + shift) for run in more.runs]
-        lacking = [(game, arm, seed + shift) for game, arm, seed in map(parts_of, more.missing)]
-        missing = [*data.missing, *itertools.starmap(run_name, lacking)]
-        data = Collected([*data.runs, *runs], [*data.broken, *more.broken], missing)
+        more = _renamed(more, lambda game, arm, seed, shift=shift: run_name(game, arm, seed + shift))
+        data = Collected([*data.runs, *runs], data.broken | more.broken, [*data.missing, *more.missing])
         seeds = tuple(seed + shift for seed in comparison.seeds)
         whole = whole.joined(dataclasses.replace(comparison, seeds=seeds))
     return whole, data
@@ -82,8 +80,15 @@ def relabelled(part: Part, names: Mapping[str, str]) -> Part:
         foreign={new(arm): games for arm, games in comparison.foreign.items()},
     )
     runs = [dataclasses.replace(run, arm=new(run.arm)) for run in data.runs]
-    missing = [run_name(game, new(arm), seed) for game, arm, seed in map(parts_of, data.missing)]
-    return comparison, dataclasses.replace(data, runs=runs, missing=missing)
+    data = _renamed(data, lambda game, arm, seed: run_name(game, new(arm), seed))
+    return comparison, dataclasses.replace(data, runs=runs)
+
+
+def _renamed(data: Collected, name: Callable[..., str]) -> Collected:
+    """Return the same with another name, of game, arm and seed, of every run that is not there."""
+    missing = [name(*parts_of(run)) for run in data.missing]
+    broken = {name(*parts_of(run)): reason for run, reason in data.broken.items()}
+    return dataclasses.replace(data, missing=missing, broken=broken)
 
 
 def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None) -> Part:
@@ -104,12 +109,16 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
         baseline = comparison.baseline if comparison.baseline in names else names[0]
         comparison = dataclasses.replace(comparison, arms=names, baseline=baseline)
 
-    def kept(game: str, arm: str) -> bool:
+    def kept(name: str) -> bool:
+        game, arm, _ = parts_of(name)
         return game in comparison.games and arm in comparison.arms
 
-    runs = [run for run in data.runs if kept(run.game, run.arm)]
-    missing = [name for name in data.missing if kept(*parts_of(name)[:2])]
-    return comparison, dataclasses.replace(data, runs=runs, missing=missing)
+    return comparison, dataclasses.replace(
+        data,
+        runs=[run for run in data.runs if kept(run.name)],
+        missing=[name for name in data.missing if kept(name)],
+        broken={name: reason for name, reason in data.broken.items() if kept(name)},
+    )
 
 
 def _once(what: str, names: Sequence[str]) -> tuple[str, ...]:

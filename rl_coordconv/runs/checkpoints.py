@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import random
 import re
 import zipfile
@@ -162,6 +163,8 @@ def restore(model: OnPolicyAlgorithm, path: Path) -> dict[str, Any]:
         model.set_parameters(parameters, exact_match=True, device=model.device)
         with zipfile.ZipFile(path) as archive:
             state = torch.load(io.BytesIO(archive.read(STATE_ENTRY)), weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"checkpoint '{path}' holds code: it was not made by scripts/train.py") from None
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"checkpoint '{path}' does not fit the run's config: {error}") from None
     for name in COUNTERS:

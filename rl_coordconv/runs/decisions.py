@@ -46,7 +46,7 @@ def decided(config: RunConfig) -> Iterator[tuple[RunConfig, Decisions]]:
     # Probes of two runs at a time would measure each other.
     with open(Path(tempfile.gettempdir()) / f"rl-coordconv-{os.getuid()}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = read(_experiment(config)).get(machine_kind(config), {})
+        known = sound(read(_experiment(config)).get(machine_kind(config)))
         yield settled(config, known), known
 
 
@@ -62,14 +62,15 @@ def keep(config: RunConfig, folder: Path, known: Decisions, model: OnPolicyAlgor
     if not is_open(config):
         return
     new = {name: dataclasses.asdict(found) for name, found in getattr(model, "decisions", {}).items()}
-    used = {**new, **known}
+    # What this run was told decides for no other, and what others decided not for this one.
+    used = {name: found for name, found in {**new, **known}.items() if getattr(config, name) == "auto"}
     write(folder / FILE, used)
-    if used != known:
+    if not used.keys() <= known.keys():
         file = _experiment(config)
         file.parent.mkdir(parents=True, exist_ok=True)
         with alone(file.parent):  # other machines may share the disk
             there, kind = read(file), machine_kind(config)
-            write(file, {**there, kind: {**used, **there.get(kind, {})}})
+            write(file, {**there, kind: {**used, **sound(there.get(kind))}})
 
 
 def settled(config: RunConfig, decisions: Decisions) -> RunConfig:
@@ -104,6 +105,17 @@ def read(path: Path) -> Any:
         if isinstance(found, dict):
             return found
     return {}
+
+
+def of_run(folder: Path) -> Decisions:
+    """Return what the run in a folder uses, as far as ``auto`` chose it."""
+    return sound(read(folder / FILE))
+
+
+def sound(found: Any) -> Decisions:
+    """Return the entries of what a file says that are decisions."""
+    entries = found if isinstance(found, dict) else {}
+    return {name: entry for name, entry in entries.items() if isinstance(entry, dict) and "choice" in entry}
 
 
 def write(path: Path, decisions: Any) -> None:

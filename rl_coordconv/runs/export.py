@@ -93,8 +93,7 @@ def export_agent(
     """
     from rl_coordconv.runs.curves import write_curve  # matplotlib comes with an extra; loading needs none
 
-    if folder.exists():
-        raise UserError(f"'{folder}' exists already: choose another folder")
+    check_new(folder)
     model_file = model_file.absolute()
     draft = folder.with_name(f".{folder.name}.tmp")
     try:
@@ -126,6 +125,16 @@ def export_agent(
         raise UserError(f"folder '{folder}' cannot be made: {error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_new(folder: Path) -> None:
+    """
+    Refuse a folder that would be overwritten.
+
+    :raises UserError: It exists
+    """
+    if folder.exists():
+        raise UserError(f"'{folder}' exists already: choose another folder")
 
 
 def save_policy(policy: ActorCriticPolicy, path: Path) -> None:

@@ -80,7 +80,7 @@ def resume(path: Path | str) -> RunFolder:
 
 def rebuild(config: RunConfig, folder: RunFolder, env: VecEnv) -> OnPolicyAlgorithm:
     """Return the untrained algorithm of a run that exists, as fast as it was decided for the run."""
-    kept = decisions.read(folder.path / decisions.FILE)
+    kept = decisions.of_run(folder.path)
     if kept:
         return build_within_memory(decisions.settled(config, kept), env)
     with decisions.decided(config) as (settled, known):

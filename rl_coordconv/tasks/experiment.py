@@ -16,11 +16,13 @@ may be added, and the device may be another.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import sys
 import time
+import zipfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,7 +180,7 @@ class Experiment(ABC):
     def _run(self, arm: str, seed: int) -> Numbers:
         folder = self.folder / arm / f"seed{seed}"
         result = folder / "result.json"
-        if result.is_file():
+        with contextlib.suppress(OSError, ValueError):  # not there, or cut off
             numbers: Numbers = json.loads(result.read_text(encoding="utf-8"))
             return numbers
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,8 +208,12 @@ class Experiment(ABC):
 
     def samples(self, arm: str, seed: int) -> dict[str, np.ndarray]:
         """Return the arrays that a finished run kept for the figure."""
-        with np.load(self.folder / arm / f"seed{seed}" / "samples.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+        path = self.folder / arm / f"seed{seed}" / "samples.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"'{path}' cannot be read: {error}; without its folder it is made anew") from None
 
 
 def array_to_json(array: np.ndarray) -> dict[str, Any]:

@@ -190,9 +190,12 @@ def test_bf16_rounds_images_and_changes_nothing(env: VecEnv, extractor: str, cha
     assert torch.equal(network(network.scale(frames))[0], found[0][0])
 
 
-def test_bf16_keeps_what_the_network_sees(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_bf16_keeps_what_the_network_sees(
+    env: VecEnv, monkeypatch: pytest.MonkeyPatch, channels_last: bool
+) -> None:
     monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "")
-    model = make(env, precision="bf16")
+    model = make(env, precision="bf16", channels_last=channels_last)
     buffer, stock = model.rollout_buffer, make(env).rollout_buffer
     assert isinstance(buffer, DeviceRolloutBuffer)
     assert isinstance(stock, DeviceRolloutBuffer)
@@ -207,6 +210,9 @@ def test_bf16_keeps_what_the_network_sees(env: VecEnv, monkeypatch: pytest.Monke
     assert kept.dtype == torch.bfloat16
     assert frames.dtype == torch.uint8
     assert torch.equal(kept, model.network.scale(frames))
+    seen = model.network.scale(kept)
+    assert torch.equal(seen, kept)
+    assert seen.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def test_an_extractor_of_ones_own_sees_float32_images(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:

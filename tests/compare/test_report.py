@@ -139,14 +139,16 @@ def test_report_of_what_is_there(script, written, write_run):
     assert "undecided of" not in text
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_arms_that_are_not_equally_far_are_drawn_each_as_far_as_it_is(written, write_run):
     arms = "{cnn: {extractor: cnn}, a: {extractor: coordconv}, b: {extractor: coordconv, n_envs: 4}}"
     comparison = written(lambda config: 1.0, text=f"arms: {arms}", games="[Pong]", seeds="[1]")
     a = next(config for config in comparison.jobs if config.arm == "a")
     shutil.rmtree(a.folder)
     write_run(a, 1.0, steps=6_000)
-    assert write_report(comparison).is_file()
+    found = analyse(comparison)
+    panel = figures.learning_curves(found, found.games).axes[0]
+    ends = {line.get_label(): line.get_xdata()[np.isfinite(line.get_ydata())][-1] for line in panel.lines}
+    assert (ends["cnn"], ends["a"], ends["b"]) == (10_000, 6_000, 10_000)
 
 
 def test_evaluations_after_unequal_steps_are_not_compared(written):
@@ -296,7 +298,7 @@ def test_an_arm_of_which_all_runs_diverged_counts_as_random_play_too():
         curve = np.full(len(grid), 5.0 + seed)
         score = None if diverged else 5.0 + seed
         runs.append(RunData("mine", game, arm, seed, progress, 1000, grid, curve, score, score, 20))
-    analysis = analyse(comparison, Collected(runs, [], []))
+    analysis = analyse(comparison, Collected(runs, {}, []))
     random = REFERENCE["Pong"][0]
     pong = analysis.games[1].arms["coordconv"]
     assert pong.scores == dict.fromkeys(comparison.seeds, random)

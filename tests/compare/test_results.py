@@ -154,9 +154,8 @@ def test_a_run_trained_elsewhere_that_is_not_there_is_named(tmp_path):
     found = collect(
         Comparison(tmp_path, ("Pong",), ("cnn", "zoo"), (1,), "cnn", foreign=foreign, results=tmp_path)
     )
-    [line] = found.broken
-    assert line.startswith("Pong/zoo: ")
-    assert line.endswith("zoo1' is not there.")
+    assert [*found.broken] == ["Pong/zoo/seed1"]
+    assert found.broken["Pong/zoo/seed1"].endswith("zoo1' is not there")
 
 
 def test_recorded_runs_are_not_trained_again_and_diverged_ones_neither(written, tmp_path):

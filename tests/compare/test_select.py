@@ -53,24 +53,26 @@ def test_every_clash_gets_a_name_of_its_own_and_arms_without_options_are_never_o
     parts = []
     for place, options in (("a", {"cnn": {"algo": "ppo"}}), ("b", {"cnn": {"algo": "a2c"}}), ("c", {})):
         comparison = Comparison(Path(place) / "x", ("Pong",), ("cnn",), (1,), "cnn", options=options)
-        parts.append((comparison, Collected([run], [], [])))
+        parts.append((comparison, Collected([run], {}, [])))
     whole, data = merged(parts)
     assert whole.arms == ("cnn", "cnn (x)", "cnn (x)'")
     assert [run.arm for run in data.runs] == list(whole.arms)
 
 
-def test_missing_runs_go_by_the_new_name_of_their_arm_and_seed():
+def test_missing_and_broken_runs_go_by_the_new_name_of_their_arm_and_seed():
     parts = [
         (Comparison(Path(name), ("Pong",), ("cnn",), (1,), "cnn", options={"cnn": {"algo": algo}}), missing)
         for name, algo, missing in (
-            ("a", "ppo", Collected([], [], [])),
-            ("b", "a2c", Collected([], [], ["Pong/cnn/seed1"])),
+            ("a", "ppo", Collected([], {}, [])),
+            ("b", "a2c", Collected([], {"Pong/cnn/seed1": "cut"}, ["Pong/cnn/seed1"])),
         )
     ]
     whole = merged(parts)
-    assert whole[1].missing == [f"Pong/cnn (b)/seed{whole[0].seeds[1]}"]
-    assert selected(whole, None, ["cnn (b)"])[1].missing == whole[1].missing
-    assert selected(whole, None, ["cnn"])[1].missing == []
+    assert whole[1].missing == [*whole[1].broken] == [f"Pong/cnn (b)/seed{whole[0].seeds[1]}"]
+    assert selected(whole, None, ["cnn (b)"])[1] == whole[1]
+    others = selected(whole, None, ["cnn"])[1]
+    assert not others.missing
+    assert not others.broken
 
 
 @pytest.mark.parametrize(

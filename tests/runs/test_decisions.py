@@ -64,6 +64,21 @@ def test_one_probe_decides_for_all_runs_and_a_resume_keeps_it(
     assert json.loads((resumed.path / "decisions.json").read_text()) == written
 
 
+@pytest.mark.parametrize("told_first", [False, True])
+def test_what_a_run_was_told_decides_for_no_other(
+    config: RunConfig, probes: list[float], told_first: bool
+) -> None:
+    """Nor is it told what others decided: its folder says what it was trained with."""
+    probes += [1.0]
+    told = dataclasses.replace(config, precision="bf16", seed=2)
+    runs = [train(run) for run in ((told, config) if told_first else (config, told))]
+    by_seed = {run.load_config().seed: decisions.of_run(run.path) for run in runs}
+    assert by_seed[1]["precision"]["choice"] == "fp32"
+    assert "precision" not in by_seed[2]
+    assert by_seed[1]["compile"] == by_seed[2]["compile"]
+    assert not probes
+
+
 def test_another_kind_of_machine_decides_anew(
     config: RunConfig, probes: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,17 +86,18 @@ def test_another_kind_of_machine_decides_anew(
     train(config)
     monkeypatch.setattr(decisions.machine, "describe", lambda device: {"cpu": "an older one"})
     folder = train(dataclasses.replace(config, seed=2))
-    assert decisions.read(folder.path / "decisions.json")["precision"]["choice"] == "fp32"
+    assert decisions.of_run(folder.path)["precision"]["choice"] == "fp32"
     assert len(decisions.read(folder.path.parents[2] / "decisions.json")) == 2
 
 
-def test_damaged_decisions_are_made_anew(config: RunConfig, probes: list[float]) -> None:
+@pytest.mark.parametrize("text", ["{", '{"%s": {"precision": {}}}', '{"%s": []}'])
+def test_damaged_decisions_are_made_anew(config: RunConfig, probes: list[float], text: str) -> None:
     probes += [1.0]
     shared = config.folder.parents[2] / "decisions.json"
     shared.parent.mkdir()
-    shared.write_text("{")
+    shared.write_text(text.replace("%s", decisions.machine_kind(config)))
     folder = train(config)
-    assert decisions.read(folder.path / "decisions.json")["precision"]["measured"]["ratio"] == 1.0
+    assert decisions.of_run(folder.path)["precision"]["measured"]["ratio"] == 1.0
     assert len(decisions.read(shared)) == 1
 
 

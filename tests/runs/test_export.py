@@ -23,6 +23,7 @@ from stable_baselines3 import PPO
 
 from rl_coordconv import load_agent
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.checkpoints import STATE_ENTRY
 from rl_coordconv.runs.curves import write_curve
 from rl_coordconv.runs.export import PolicyOutputs
 from rl_coordconv.runs.folder import RunFolder
@@ -258,6 +259,23 @@ def test_onnx_computes_the_same(script, trained, tmp_path):
     )
 
 
+def test_film_goes_into_folder_and_card(script, trained, tmp_path, monkeypatch, capsys):
+    played = []
+
+    def film(*args, **options):
+        played.append(options)
+        return [np.full((210, 160, 3), shade, dtype=np.uint8) for shade in (0, 255)], 1.0
+
+    monkeypatch.setattr("rl_coordconv.runs.video.film_game", film)
+    assert script("export", trained, "agent", "--gif") == 0
+    assert (tmp_path / "agent" / "play.gif").read_bytes().startswith(b"GIF8")
+    assert "(play.gif)" in (tmp_path / "agent" / "README.md").read_text()
+    assert "  play.gif\n" in (tmp_path / "agent" / "SHA256SUMS").read_text()
+    assert script("export", trained, "agent", "--gif") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert len(played) == 1, "no game is played for a folder that is refused"
+
+
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "config.yaml", "metrics.json", "README.md", "SHA256SUMS"]
 )
@@ -303,11 +321,13 @@ class Payload:
         return (Path("pwned").touch, ())
 
 
-def make_malicious(source: Path, target: Path) -> None:
-    """Copy an SB3 zip, every pickle in it replaced by the payload."""
+def make_malicious(source: Path, target: Path, only: str = "") -> None:
+    """Copy an SB3 zip, every pickle in it (or only one) replaced by the payload."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
-            if name == "data":
+            if only and name != only:
+                new.writestr(name, old.read(name))
+            elif name == "data":
                 payload = base64.b64encode(pickle.dumps(Payload())).decode()
                 values = {key: {":type:": "x", ":serialized:": payload} for key in json.loads(old.read(name))}
                 new.writestr(name, json.dumps(values))
@@ -341,11 +361,19 @@ def test_malicious_zip_runs_nothing_through_any_script(script, trained, tmp_path
         script(*args)
         assert not Path("pwned").exists(), args
     # The checkpoint's name carries its hash, so a stranger can make a fitting one.
+    checkpoint = tmp_path / "checkpoint.zip"
     for old in run.glob("checkpoints/*.zip"):
-        old.unlink()
-    sha = hashlib.sha256(evil.read_bytes()).hexdigest()[:16]
-    shutil.copy(evil, run / "checkpoints" / f"step_000000064_sha256_{sha}.zip")
+        old.replace(checkpoint)
     (run / "final_model.zip").unlink()
-    assert script("train", "--resume", run) == 2
-    assert not Path("pwned").exists()
-    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: ")
+    half_evil = tmp_path / "half_evil.zip"
+    make_malicious(checkpoint, half_evil, STATE_ENTRY)
+    for stranger, says in ((evil, "is damaged"), (half_evil, "holds code")):
+        sha = hashlib.sha256(stranger.read_bytes()).hexdigest()[:16]
+        planted = run / "checkpoints" / f"step_000000064_sha256_{sha}.zip"
+        shutil.copy(stranger, planted)
+        assert script("train", "--resume", run) == 2
+        assert not Path("pwned").exists()
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert line.startswith("error: ")
+        assert says in line
+        planted.unlink()

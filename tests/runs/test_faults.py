@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import resource
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from small_runs import SMALL
 
+from rl_coordconv.algorithms import PPO
 from rl_coordconv.runs.checkpoints import load_parameters, newest_intact
 from rl_coordconv.runs.folder import RunFolder
 
@@ -28,7 +31,7 @@ def one_line(capsys) -> str:
 
 
 @pytest.mark.parametrize("steps", [64, 640], ids=["in the last update", "earlier"])
-def test_loss_that_is_not_finite_names_the_update_and_keeps_the_last_good_state(steps, script, run, capsys):
+def test_loss_that_is_not_finite_names_the_update(steps, script, run, capsys):
     args = [
         "--ppo.learning_rate",
         "1e30",
@@ -45,11 +48,27 @@ def test_loss_that_is_not_finite_names_the_update_and_keeps_the_last_good_state(
     assert "update " in line
     assert "Lower ppo.learning_rate or ppo.max_grad_norm" in line
     assert not run.finished
+    assert "there was no checkpoint yet" in line
+    assert newest_intact(run.checkpoints) == (None, [])
+
+
+def test_loss_that_is_not_finite_later_keeps_the_last_good_state(script, run, capsys, monkeypatch):
+    updates = itertools.count(1)
+    loss = PPO.loss
+
+    def breaks_in_the_third(self, *args):
+        found = loss(self, *args)
+        return found._replace(loss=found.loss * (math.nan if next(updates) == 3 else 1.0))
+
+    monkeypatch.setattr(PPO, "loss", breaks_in_the_third)
+    assert script("train", *OPTIONS, "--total-timesteps", 256, "--checkpoint-freq", 64) == 2
+    line = one_line(capsys)
     checkpoint, damaged = newest_intact(run.checkpoints)
     assert damaged == []
-    if checkpoint is not None:
-        weights = load_parameters(checkpoint, "cpu")["policy"].values()
-        assert all(torch.isfinite(weight).all() for weight in weights)
+    assert checkpoint is not None
+    assert checkpoint.name in line
+    weights = load_parameters(checkpoint, "cpu")["policy"].values()
+    assert all(torch.isfinite(weight).all() for weight in weights)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")

@@ -70,6 +70,18 @@ def test_a_stopped_experiment_goes_on_with_the_run_that_was_not_finished(tmp_pat
     assert (tmp_path / "task" / "figure.png").exists()
 
 
+def test_a_run_whose_result_is_cut_off_is_trained_again(tmp_path: Path) -> None:
+    config = Stopping(output=str(tmp_path), seeds=[1])
+    TRAINED[:] = 4 * ["stopped"]
+    config.run()
+    (config.folder / "plain" / "seed1" / "result.json").write_text('{"score": ')
+    config.run()
+    assert TRAINED[4:] == ["plain1", "coordconv1", "plain1"]
+    (config.folder / "plain" / "seed1" / "samples.npz").write_bytes(b"PK cut off")
+    with pytest.raises(UserError, match=r"samples.npz' cannot be read"):
+        config.samples("plain", 1)
+
+
 def test_seeds_may_be_added_but_other_options_are_refused(tmp_path: Path) -> None:
     config = Stopping(output=str(tmp_path), seeds=[1])
     TRAINED[:] = 4 * ["stopped"]
@@ -108,7 +120,7 @@ def test_seeds_that_cannot_be_used_are_refused(tmp_path: Path, seeds: list[int])
 
 
 def test_out_of_memory_is_one_line(script: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert script("tasks", "detect", "--width", "100000000", "--seeds", "1") == 2
+    assert script("tasks", "detect", "--width", "1000000000000", "--seeds", "1") == 2
     error = capsys.readouterr().err
     assert "out of memory: lower batch_size or width or canvas_size" in error
     assert not Path("runs").exists()
