@@ -22,7 +22,7 @@ from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.human import REFERENCE, human_normalised
 from rl_coordconv.compare.matrix import load_comparison
-from rl_coordconv.compare.report import report_text, write_report
+from rl_coordconv.compare.report import report_text
 from rl_coordconv.compare.rundata import RunData, step_grid
 from rl_coordconv.compare.wording import verdict_lines
 from rl_coordconv.runs.folder import Progress, RunFolder
@@ -139,16 +139,17 @@ def test_report_of_what_is_there(script, written, write_run):
     assert "undecided of" not in text
 
 
-def test_arms_that_are_not_equally_far_are_drawn_each_as_far_as_it_is(written, write_run):
+def test_use_of_coordinates_is_drawn_of_each_arm_as_far_as_it_is(written, write_run):
     arms = "{cnn: {extractor: cnn}, a: {extractor: coordconv}, b: {extractor: coordconv, n_envs: 4}}"
     comparison = written(lambda config: 1.0, text=f"arms: {arms}", games="[Pong]", seeds="[1]")
     a = next(config for config in comparison.jobs if config.arm == "a")
     shutil.rmtree(a.folder)
     write_run(a, 1.0, steps=6_000)
     found = analyse(comparison)
-    panel = figures.learning_curves(found, found.games).axes[0]
-    ends = {line.get_label(): line.get_xdata()[np.isfinite(line.get_ydata())][-1] for line in panel.lines}
-    assert (ends["cnn"], ends["a"], ends["b"]) == (10_000, 6_000, 10_000)
+    curves = figures.learning_curves(found, found.games).axes[0].lines
+    assert {line.get_xdata()[-1] for line in curves} == {6_000}, "returns are compared at the same steps"
+    lines = figures.coordinate_use(found, found.games).axes[0].lines
+    assert [(line.get_label()[0], line.get_xdata()[-1]) for line in lines] == [("a", 6_000), ("b", 10_000)]
 
 
 def test_evaluations_after_unequal_steps_are_not_compared(written):
