@@ -29,7 +29,7 @@ test: install
 	$(BIN)/lint-imports
 	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest --quiet --numprocesses auto $(NUMERIC)
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest --quiet --numprocesses auto $(NUMERIC)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

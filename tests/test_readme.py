@@ -14,6 +14,8 @@ import yaml
 from small_runs import SMALL as SMALL_RUN
 from stable_baselines3.common.vec_env import VecEnv
 
+from rl_coordconv.config import RunConfig
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -60,8 +62,10 @@ def shrink(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_runs(script, tmp_path) -> None:
+def test_every_command_runs(script, tmp_path, monkeypatch) -> None:
     """In the order of the README, as one evaluates what another has trained."""
+    # A game of the agents that are shipped takes minutes.
+    monkeypatch.setattr(RunConfig, "game_options", {"max_frames": 400, "num_threads": 1})
     for folder in ("configs", "agents"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shrink(tmp_path / "configs" / "compare" / "smoke.yaml")

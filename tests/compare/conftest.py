@@ -75,13 +75,12 @@ def write_run(config: RunConfig, final: float, steps: int = STEPS) -> None:
     games = range(100, steps + 1, 100)
     rising = ((final * min(1.0, step / (0.8 * STEPS)), step) for step in games)
     run.append_games(({"r": value, "l": 100, "t": 1.0}, step) for value, step in rising)
-    with SummaryWriter(str(run.path)) as writer:
-        for step in (STEPS // 2, STEPS):
-            writer.add_scalar("time/fps", 1000, min(step, steps))
-            if config.extractor == "coordconv":
+    if config.extractor == "coordconv":
+        picture = bias_picture(torch.linspace(-1, 1, 2 * 7 * 7).view(2, 7, 7))
+        with SummaryWriter(str(run.path)) as writer:
+            for step in (STEPS // 2, STEPS):
                 writer.add_scalar("coordconv/cnn.0/coord_weight_ratio", 0.1, min(step, steps))
                 run.append_coordinates(min(step, steps), {"cnn.0": 0.1})
-                picture = bias_picture(torch.linspace(-1, 1, 2 * 7 * 7).view(2, 7, 7))
                 writer.add_image("coordconv/cnn.0/positional_bias", picture, step, dataformats="HWC")
     run.write_progress(Progress("running", steps, 1000.0, attempts=1))
     if steps >= STEPS:
