@@ -93,6 +93,7 @@ def test_what_is_frozen_stays_frozen() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, RMSpropTFLike])
+@pytest.mark.numeric
 def test_optimizer_state_of_a_literal_weight_splits(kind: Any) -> None:
     """One literal convolution, trained; its state in two parts goes on as the literal one does."""
     torch.manual_seed(0)

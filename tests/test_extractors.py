@@ -47,6 +47,7 @@ def conv_classes(extractor: nn.Module) -> list[type]:
     return [type(layer) for layer in extractor.modules() if isinstance(layer, nn.Conv2d)]
 
 
+@pytest.mark.numeric
 def test_without_coordinates_it_is_sb3s_nature_cnn_bit_for_bit():
     networks = []
     for make in (NatureCNN, lambda space: CoordConvNatureCNN(space, coord_layers=())):
@@ -60,6 +61,7 @@ def test_without_coordinates_it_is_sb3s_nature_cnn_bit_for_bit():
         assert torch.equal(a, b)
 
 
+@pytest.mark.numeric
 def test_training_without_coordinates_equals_stock_sb3_bit_for_bit():
     plain = {"features_extractor_kwargs": {"coord_layers": ()}, "net_arch": []}
     weights = []
@@ -145,6 +147,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("coord_init", ["zeros", "concat"])
 @pytest.mark.parametrize(("algorithm", "extractor"), [(PPO, "coordconv"), (A2C, "coordconv-nature-pool")])
+@pytest.mark.numeric
 def test_with_one_seed_both_arms_start_as_the_same_network(algorithm, extractor, coord_init):
     policies = []
     for name, options in ((PLAIN[extractor], {}), (extractor, {"coord_init": coord_init})):

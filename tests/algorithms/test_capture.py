@@ -82,6 +82,7 @@ def test_optimizer_made_in_a_warm_up_begins_as_a_new_one(env: VecEnv, optimizer:
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, ForeachRMSpropTFLike])
+@pytest.mark.numeric
 def test_a_learning_rate_in_memory_changes_nothing(env: VecEnv, optimizer: Any) -> None:
     plain, capturable = (make(env, A2C, optimizer).policy for _ in range(2))
     if optimizer is torch.optim.Adam:  # on the CPU, Adam with a tensor for a rate is the fused one

@@ -84,6 +84,7 @@ PAIRS = [(PPO, stable_baselines3.PPO, PPO_SIZE), (A2C, stable_baselines3.A2C, {}
 @pytest.mark.parametrize(
     "switches", [{}, {"buffer": "device"}, {"buffer": "device", "each_frame_once": True}]
 )
+@pytest.mark.numeric
 def test_same_weights_and_log_as_sb3_to_the_bit(
     ours: Any, theirs: Any, size: dict[str, Any], switches: dict[str, Any]
 ) -> None:
@@ -101,6 +102,7 @@ def test_same_weights_and_log_as_sb3_to_the_bit(
 # Relative to the norm, for each parameter. Seen: gradients 1e-6 in fp32, 3e-2 in bf16.
 @pytest.mark.parametrize(("precision", "outputs", "gradients"), [("fp32", 1e-5, 1e-4), ("bf16", 2e-2, 1e-1)])
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.numeric
 def test_gradient_of_a_minibatch_is_that_of_float64(
     env: VecEnv,
     monkeypatch: pytest.MonkeyPatch,
@@ -161,6 +163,7 @@ def test_halves_choose_the_same_actions(env: VecEnv) -> None:
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"momentum": 0.9}, {"centered": True}, {"weight_decay": 0.1}])
+@pytest.mark.numeric
 def test_rmsprop_on_the_gpu_is_that_of_sb3(kwargs: dict[str, Any]) -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Linear(20, 10), torch.nn.Linear(20, 10)]
@@ -383,6 +386,7 @@ def test_zips_open_on_both_sides_and_training_goes_on_as_it_was(
 @pytest.mark.parametrize(
     "extras", [{"clip_range_vf": 0.05}, {"target_kl": 1e-5}, {"normalize_advantage": False}]
 )
+@pytest.mark.numeric
 def test_same_weights_and_log_as_sb3_to_the_bit_with_further_options(extras: dict[str, Any]) -> None:
     policy = {**POLICY, "optimizer_kwargs": {"fused": False}}
     size = {**PPO_SIZE, "learning_rate": 1e-2}  # so that the second epoch is further away than target_kl
@@ -396,6 +400,7 @@ def test_same_weights_and_log_as_sb3_to_the_bit_with_further_options(extras: dic
 
 @pytest.mark.parametrize(("ours", "theirs", "size"), PAIRS)
 @pytest.mark.parametrize("policy", ["CnnPolicy", CoordActorPolicy])
+@pytest.mark.numeric
 def test_same_weights_as_sb3_to_the_bit_with_an_extractor_for_each_head(
     ours: Any, theirs: Any, size: dict[str, Any], policy: Any
 ) -> None:

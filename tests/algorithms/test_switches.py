@@ -168,6 +168,7 @@ def test_bf16_trains_with_float32_weights(env: VecEnv, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("extractor", EXTRACTORS)
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.numeric
 def test_bf16_rounds_images_and_changes_nothing(env: VecEnv, extractor: str, channels_last: bool) -> None:
     """Autocast rounds them for the first convolution: rounded before, all is the same to the bit."""
     with torch.random.fork_rng():
@@ -191,6 +192,7 @@ def test_bf16_rounds_images_and_changes_nothing(env: VecEnv, extractor: str, cha
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.numeric
 def test_bf16_keeps_what_the_network_sees(
     env: VecEnv, monkeypatch: pytest.MonkeyPatch, channels_last: bool
 ) -> None:

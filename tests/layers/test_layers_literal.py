@@ -48,6 +48,7 @@ OPTIONS = {
     **OPTIONS,
 )
 @settings(max_examples=150, deadline=None)
+@pytest.mark.numeric
 def test_convolution_equals_the_literal_concat(
     kernel, stride, padding, padding_mode, dilation, groups, channels, bias, with_r, scale, size
 ):
@@ -75,6 +76,7 @@ def test_convolution_equals_the_literal_concat(
     **OPTIONS,
 )
 @settings(max_examples=100, deadline=None)
+@pytest.mark.numeric
 def test_transposed_convolution_equals_the_literal_concat(
     kernel, stride, padding, output_padding, dilation, groups, channels, bias, with_r, scale, size
 ):
@@ -91,6 +93,7 @@ def test_transposed_convolution_equals_the_literal_concat(
     assert_equals_literal(layer, torch.randn(2, channels[0] * groups, *size, dtype=torch.float64))
 
 
+@pytest.mark.numeric
 def test_gradcheck():
     layer = CoordConv2d(2, 3, 3, padding=1, dtype=torch.float64, with_r=True)
     images = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
@@ -124,6 +127,7 @@ def test_r_is_zero_at_the_centre_and_symmetric():
 
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+@pytest.mark.numeric
 def test_from_conv_computes_the_same(groups, padding_mode):
     conv = nn.Conv2d(3, 6, (3, 5), stride=2, padding=2, groups=groups, padding_mode=padding_mode).eval()
     layer = CoordConv2d.from_conv(conv, with_r=True)
@@ -140,6 +144,7 @@ def test_from_conv_computes_the_same(groups, padding_mode):
 @pytest.mark.parametrize(
     ("layer_class", "concat_class"), [(CoordConv2d, nn.Conv2d), (CoordConvTranspose2d, nn.ConvTranspose2d)]
 )
+@pytest.mark.numeric
 def test_checkpoint_of_a_literal_concat_loads_and_splits(layer_class, concat_class, groups, scale):
     concat = concat_class(3 + 3 * groups, 6, 3, stride=2, groups=groups)
     layer = layer_class(3, 6, 3, stride=2, groups=groups, with_r=True, coord_scale=scale)
@@ -161,6 +166,7 @@ def test_state_of_another_shape_is_refused():
 
 
 @pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+@pytest.mark.numeric
 def test_positional_bias_is_what_an_empty_image_shows(layer_class):
     layer = layer_class(3, 4, 3, stride=2, padding=1, bias=False, with_r=True)
     maps = positional_bias(layer, 9, 6)

@@ -34,6 +34,7 @@ def test_image_weights_and_all_that_follows_start_as_without_coordinates(
         assert torch.equal(plain, ours)
 
 
+@pytest.mark.numeric
 def test_zeros_starts_as_the_plain_convolution_to_the_bit():
     torch.manual_seed(3)
     layer = CoordConv2d(3, 4, 3, coord_init="zeros", coord_scale="window")
@@ -47,6 +48,7 @@ def test_zeros_starts_as_the_plain_convolution_to_the_bit():
 
 
 @pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+@pytest.mark.numeric
 def test_concat_draws_coordinates_as_the_literal_layer(layer_class):
     torch.manual_seed(0)
     layer = layer_class(4, 64, 8)

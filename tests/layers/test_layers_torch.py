@@ -115,6 +115,7 @@ def test_onnx_export_runs_the_same(layer_class, tmp_path):
 
 
 @pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+@pytest.mark.numeric
 def test_gradients_in_channels_last(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d]) -> None:
     torch.manual_seed(0)
     layer = layer_class(3, 8, 3, stride=2).double()

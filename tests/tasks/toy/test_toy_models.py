@@ -70,6 +70,7 @@ def centred_map(model: nn.Module, image: torch.Tensor) -> torch.Tensor:
     return model(image)[..., 4:-4, 4:-4]
 
 
+@pytest.mark.numeric
 def test_without_coordinate_weights_coordconv_is_exactly_translation_equivariant():
     torch.manual_seed(0)
     model = nn.Sequential(
