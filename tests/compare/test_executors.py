@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from small_runs import wait_for
 
+from rl_coordconv.compare import local
 from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.comparison import Comparison
-from rl_coordconv.compare.local import slot_environment
+from rl_coordconv.compare.local import default_slots, slot_environment
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.compare.on_ray import resources
 from rl_coordconv.runs.folder import RunFolder
@@ -69,6 +70,18 @@ def check_complete(folder: Path, steps: int) -> Comparison:
         assert np.all(np.diff(path.read_games()[0]) >= 0)
     assert (folder / "report.html").is_file()
     return comparison
+
+
+def test_runs_side_by_side_fill_cores_or_the_memory_of_gpus(monkeypatch):
+    monkeypatch.setattr(local, "available_cores", lambda: 8)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert (default_slots(20), default_slots(3)) == (8, 3)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: ([4 << 30, 7 << 30][gpu], 80 << 30))
+    assert default_slots(20) == 3
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: (80 << 30, 80 << 30))
+    assert default_slots(20) == 4, "two cores each"
 
 
 @pytest.mark.slow

@@ -139,6 +139,32 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
     assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
 
 
+def test_script_hands_on_what_shapes_do_not_tell(script, tmp_path, monkeypatch):
+    given = []
+
+    def load(*args, **options):
+        given.append(options)
+        raise UserError("enough")
+
+    monkeypatch.setattr("rl_coordconv.runs.foreign.load_zip", load)
+    say = ("--algo", "ppo", "--game", "pong", "--extractor", "coordconv-impala-pool")
+    options = [
+        "--coord-layers",
+        "0",
+        "1",
+        "--with-r",
+        "true",
+        "--coord-scale",
+        "0.5",
+        "--pool",
+        "max",
+        "--width",
+        "2",
+    ]
+    assert script("evaluate", "agent.zip", *say, *options.split()) == 2
+    assert given == [{"coord_layers": [0, 1], "with_r": True, "coord_scale": 0.5, "pool": "max", "width": 2}]
+
+
 def test_positions_of_an_agent_without_action_probabilities_are_refused_before_a_game(
     script, tmp_path, capsys
 ):

@@ -91,13 +91,20 @@ def test_a_signal_in_the_last_rollout_or_an_evaluation_loses_no_step(moment, ste
     config = parse_config([*OPTIONS, *words, "--output", str(tmp_path)])
     unbroken = train(dataclasses.replace(config, name="unbroken").validate())
 
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def interrupt():
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "a second signal ends it at once"
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
     def end_of_rollout(self):
         if self.num_timesteps == step:
-            signal.raise_signal(signal.SIGTERM)
+            interrupt()
 
     def play(model, *args, **kwargs):
         if model.num_timesteps == step:
-            signal.raise_signal(signal.SIGTERM)
+            interrupt()
         return play_games(model, *args, **kwargs)
 
     with monkeypatch.context() as patch:
@@ -111,6 +118,7 @@ def test_a_signal_in_the_last_rollout_or_an_evaluation_loses_no_step(moment, ste
     assert not broken.finished
     assert [int(path.name.split("_")[1]) for path in list_checkpoints(broken.checkpoints)] == [step]
     assert (broken.read_progress().state, broken.read_progress().steps) == ("stopped", step)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     torch.manual_seed(99)  # what a new process would have
     resume(broken.path)
     assert broken.read_evaluations() == unbroken.read_evaluations()

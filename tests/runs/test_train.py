@@ -201,10 +201,25 @@ def test_damaged_model_is_one_line(finished_run, script, capsys, tmp_path):
 
 
 def test_zip_of_another_network_is_one_line(finished_run, script, capsys, tmp_path):
-    with zipfile.ZipFile(finished_run.path / "empty.zip", "w") as archive:
+    empty = finished_run.path / "empty.zip"
+    with zipfile.ZipFile(empty, "w") as archive:
         archive.writestr("data", "{}")
-    assert script("evaluate", finished_run.path / "empty.zip") == 2
+    assert script("evaluate", empty) == 2
     assert "holds no policy.pth" in capsys.readouterr().err
+    empty.unlink()
+
+
+@pytest.mark.parametrize("words", [[], ["--deterministic"]])
+def test_actions_are_sampled_unless_the_likeliest_are_asked_for(finished_run, script, monkeypatch, words):
+    asked = []
+
+    def play(model, env, n_games, seed, deterministic):
+        asked.append(deterministic)
+        return [1.0] * n_games, [1] * n_games
+
+    monkeypatch.setattr("rl_coordconv.runs.evaluation.play_games", play)
+    assert script("evaluate", finished_run.path, "--games", 1, "--json", "e.json", *words) == 0
+    assert asked == [bool(words)]
 
 
 def test_second_process_on_a_run_folder_is_refused(finished_run, tmp_path):
