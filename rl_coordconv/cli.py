@@ -68,7 +68,9 @@ class OneLineParser(ArgumentParser):
 
     def parse_dashed(self, args: Sequence[str], config_class: Any) -> Any:
         """
-        Parse and instantiate; ``--n-envs`` and ``--n_envs`` are the same, ``--trust`` is ``--trust true``.
+        Parse and instantiate.
+
+        ``--n-envs`` and ``--n_envs`` are the same, ``--trust`` is ``--trust true``, ``--seeds 1 2`` a list.
 
         :param args: Command-line arguments
         :param config_class: The dataclass behind the options
@@ -78,6 +80,9 @@ class OneLineParser(ArgumentParser):
             f"--{entry.name}" for entry in dataclasses.fields(config_class) if entry.type in (bool, "bool")
         }
         args = [underscored(arg) for arg in args]
+        for entry in dataclasses.fields(config_class):
+            if str(entry.type).startswith(("list[", "tuple[")):
+                args = gather_list(args, f"--{entry.name}")
         followers = [*args, "--"][1:]
         args = [
             f"{arg}=true" if arg in flags and follower not in ("true", "false") else arg
@@ -138,7 +143,7 @@ def gather_list(args: Sequence[str], option: str) -> list[str]:
         return args
     start = args.index(option) + 1
     values = list(itertools.takewhile(lambda arg: not arg.startswith("--"), args[start:]))
-    if len(values) == 1 and values[0].startswith("["):
+    if len(values) == 1 and (values[0].startswith("[") or values[0] == "null"):
         return args
     # A label may hold a comma or a colon, which would be more than one word to YAML.
     words = [json.dumps(value, ensure_ascii=False) if "=" in value else value for value in values]

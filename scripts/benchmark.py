@@ -26,7 +26,7 @@ with script_needs("report"):
     from rl_coordconv.benchmark.pages import machine_name, write_pages, write_result
     from rl_coordconv.benchmark.report import markdown
     from rl_coordconv.benchmark.setting import Setting
-    from rl_coordconv.cli import gather_list, parse_dataclass, underscored
+    from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.envs import canonical_game
     from rl_coordconv.files import check_can_hold_files
     from rl_coordconv.machine import check_device, versions
@@ -90,10 +90,7 @@ class BenchmarkConfig:
 @one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Measure, print tables, write JSON, charts and pages."""
-    words = [underscored(arg) for arg in args]
-    for option in ("--algo", "--n_envs", "--peers"):
-        words = gather_list(words, option)
-    config = parse_dataclass(BenchmarkConfig, words, "benchmark.py").validate()
+    config = parse_dataclass(BenchmarkConfig, args, "benchmark.py").validate()
     if config.what == "page":
         write_pages(Path(config.output))
         return

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from rl_coordconv.errors import UserError, one_line_errors, script_needs
 
 with script_needs("report"):
-    from rl_coordconv.cli import gather_list, parse_dataclass
+    from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.compare.simulate import tables
 
 
@@ -33,7 +33,7 @@ class CoverageConfig:
 @one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Print coverage, false verdicts and power."""
-    config = parse_dataclass(CoverageConfig, gather_list(args, "--seeds"), prog="coverage.py")
+    config = parse_dataclass(CoverageConfig, args, prog="coverage.py")
     if config.trials < 1 or min(config.seeds, default=0) < 2:
         raise UserError("trials must be 1 or more, and seeds 2 or more")
     for table in tables(config.seeds, config.trials):

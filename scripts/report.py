@@ -18,7 +18,7 @@ from typing import Literal
 from rl_coordconv.errors import UserError, one_line_errors, script_needs
 
 with script_needs("report"):
-    from rl_coordconv.cli import gather_list, parse_dataclass
+    from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.compare.collect import Collected, collect
     from rl_coordconv.compare.comparison import Comparison
     from rl_coordconv.compare.report import Style, verdict_text, write_report
@@ -53,8 +53,6 @@ class ReportConfig:
 @one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Write the report and say where it is."""
-    for option in ("--merge", "--games", "--arms", "--labels"):
-        args = gather_list(args, option)
     config = parse_dataclass(ReportConfig, args, prog="report.py")
     changed = config.merge or config.games or config.arms or config.labels
     if changed and config.output is None:

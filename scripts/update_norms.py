@@ -17,7 +17,7 @@ from rl_coordconv.errors import UserError, one_line_errors, script_needs
 with script_needs("report"):
     from rich.progress import track
 
-    from rl_coordconv.cli import gather_list, parse_dataclass
+    from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.compare.matrix import load_comparison
     from rl_coordconv.compare.update_norms import draw, measure, write_norms
     from rl_coordconv.config import RunConfig
@@ -41,7 +41,7 @@ class UpdateNormsConfig:
 @one_line_errors()
 def main(args: Sequence[str]) -> None:
     """Train each arm for some steps, then draw."""
-    config = parse_dataclass(UpdateNormsConfig, gather_list(args, "--configs"), prog="update_norms.py")
+    config = parse_dataclass(UpdateNormsConfig, args, prog="update_norms.py")
     if not config.configs:
         draw(config.output)
         return

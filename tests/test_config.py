@@ -111,6 +111,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(args, says, script, capsys, tm
 
 
 @pytest.mark.parametrize(
+    ("words", "layers"), [("0 2", [0, 2]), ("[0,2]", [0, 2]), ("null", None), ("1", [1])]
+)
+def test_a_list_is_given_as_words_or_as_yaml(words, layers):
+    args = ["--game", "pong", "--coord-layers", *words.split(), "--seed", "3"]
+    config = parse_config(args)
+    assert (config.coord_layers, config.seed) == (layers, 3)
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("game: [", "is not YAML"),

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_coordconv.cli import gather_list, parse_dataclass
+from rl_coordconv.cli import parse_dataclass
 from rl_coordconv.errors import UserError, needs
 
 TASKS = {
@@ -36,7 +36,7 @@ def run_task(name: str, args: Sequence[str], prog: str) -> list[Path]:
     try:
         with needs("tasks"):
             config_class = getattr(importlib.import_module(module), config)
-            folders: list[Path] = parse_dataclass(config_class, gather_list(args, "--seeds"), prog).run()
+            folders: list[Path] = parse_dataclass(config_class, args, prog).run()
     except KeyboardInterrupt:
         print("stopped: the same command goes on with the runs that are not finished", file=sys.stderr)
         raise SystemExit(130) from None

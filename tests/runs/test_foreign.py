@@ -161,7 +161,7 @@ def test_script_hands_on_what_shapes_do_not_tell(script, tmp_path, monkeypatch):
         "--width",
         "2",
     ]
-    assert script("evaluate", "agent.zip", *say, *options.split()) == 2
+    assert script("evaluate", "agent.zip", *say, *options) == 2
     assert given == [{"coord_layers": [0, 1], "with_r": True, "coord_scale": 0.5, "pool": "max", "width": 2}]
 
 
