@@ -26,7 +26,9 @@ FILES = ("train_ppo", "train_a2c", "env", "layer")
 
 HEADLINES = {
     "PPO, ours-coordconv / sb3": ("train_ppo", "ours-coordconv", "PPO"),
+    "PPO in bf16": ("train_ppo", "ours-coordconv-bf16", "PPO"),
     "A2C, ours-coordconv / sb3": ("train_a2c", "ours-coordconv", "A2C"),
+    "A2C in bf16": ("train_a2c", "ours-coordconv-bf16", "A2C"),
     "environments, native / sb3-subproc": ("env", "native", ""),
     "network, coordconv / cnn": ("layer", "coordconv", "forward+backward, batch 256, channels_last"),
 }
