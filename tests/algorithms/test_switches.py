@@ -166,14 +166,16 @@ def test_bf16_trains_with_float32_weights(env: VecEnv, monkeypatch: pytest.Monke
     torch.testing.assert_close(logits, expected, rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("extractor", EXTRACTORS)
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("extractor", "channels_last"), [*((name, True) for name in EXTRACTORS), ("coordconv", False)]
+)
 @pytest.mark.numeric
 def test_bf16_rounds_images_and_changes_nothing(env: VecEnv, extractor: str, channels_last: bool) -> None:
     """Autocast rounds them for the first convolution: rounded before, all is the same to the bit."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = stable_baselines3.PPO("CnnPolicy", env, policy_kwargs=policy_kwargs(extractor), device="cpu")
+        kwargs: dict[str, Any] = {"policy_kwargs": policy_kwargs(extractor), "n_steps": 16, "batch_size": 16}
+        model = stable_baselines3.PPO("CnnPolicy", env, device="cpu", **kwargs)
     network = Network(model.policy, True, channels_last, set())
     frames = torch.as_tensor(env.reset())
     assert network.image_dtype == torch.bfloat16
