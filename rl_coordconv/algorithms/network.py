@@ -38,6 +38,7 @@ class Network:
         self.bf16 = bf16
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compiled_for = compiled_for
+        # And the critic's, if it has one of its own.
         extractors: list[nn.Module] = [policy.pi_features_extractor]
         if not policy.share_features_extractor:
             extractors.append(policy.vf_features_extractor)

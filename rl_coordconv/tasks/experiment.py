@@ -180,7 +180,7 @@ class Experiment(ABC):
     def _run(self, arm: str, seed: int) -> Numbers:
         folder = self.folder / arm / f"seed{seed}"
         result = folder / "result.json"
-        with contextlib.suppress(OSError, ValueError):  # not there, or cut off
+        with contextlib.suppress(FileNotFoundError, ValueError):  # not there, or cut off
             numbers: Numbers = json.loads(result.read_text(encoding="utf-8"))
             return numbers
         folder.mkdir(parents=True, exist_ok=True)
