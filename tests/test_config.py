@@ -43,6 +43,13 @@ def test_a_run_of_version_0_1_loads_under_todays_names():
     assert config.max_frames == 108_000
 
 
+@pytest.mark.parametrize("value", ["3", "null", "[coordconv]"])
+def test_a_damaged_config_of_a_run_is_one_line(value, tmp_path):
+    (tmp_path / "config.yaml").write_text(f"game: Pong\nextractor: {value}\n")
+    with pytest.raises(UserError, match=r"config\.yaml: extractor is"):
+        RunFolder(tmp_path).load_config()
+
+
 def test_emulators_keep_to_the_threads_that_openmp_is_given(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert RunConfig("Pong").game_options["num_threads"] == 0, "one per core"

@@ -14,6 +14,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from rl_coordconv.compare.cache import FILE
 from rl_coordconv.compare.collect import collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_evaluations, read_foreign, read_monitors
@@ -126,6 +127,17 @@ def test_broken_monitor_is_named(tmp_path):
 
 
 @pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("text", ["{}", "[]", '{"keys": {}, "report": ""}', '{"keys": '])
+def test_a_damaged_list_of_what_was_read_is_read_anew(written, text):
+    comparison = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1, 2]")
+    first = write_report(comparison).read_bytes()
+    whole = (comparison.folder / FILE).read_bytes()
+    (comparison.folder / FILE).write_text(text)
+    assert write_report(comparison).read_bytes() == first
+    assert (comparison.folder / FILE).read_bytes() == whole
+
+
 def test_a_second_report_reads_only_what_has_changed(written, write_run, monkeypatch):
     comparison = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1, 2]")
     page = write_report(comparison)
