@@ -17,7 +17,7 @@ from rl_coordconv.config import RunConfig, parse_config
 from rl_coordconv.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-MUTATIONS = 60  # of each of the shipped files
+MUTATIONS = 120  # of each of the shipped files
 VALUES: list[Any] = [
     *(
         None,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rl_coordconv.benchmark.layer import IMAGES
-from rl_coordconv.benchmark.measure import BENCHMARKS, memory
+from rl_coordconv.benchmark.measure import BENCHMARKS, measure, memory
 from rl_coordconv.benchmark.pages import FILES, machine_name, read_results, write_pages, write_result
 from rl_coordconv.benchmark.report import markdown, summarise
 from rl_coordconv.benchmark.setting import Setting
@@ -132,10 +132,9 @@ def test_shipped_results_are_of_todays_peers() -> None:
 @pytest.mark.slow
 def test_training_peers_train() -> None:
     setting = Setting("Breakout", "a2c", n_envs=2, device="cpu")
-    for peer in ("sb3-native", "ours-cnn"):
-        [(case, run)] = BENCHMARKS["train"].peers[peer](setting).items()
-        assert case == "A2C, Breakout, 2 environments"
-        assert run() == 20 * 5 * 2
+    measured = measure("train", ["sb3-native", "ours-cnn"], setting, rounds=1, seconds=0.1)
+    assert list(measured) == ["A2C, Breakout, 2 environments"]
+    assert list(measured["A2C, Breakout, 2 environments"]) == ["sb3-native", "ours-cnn"]
 
 
 def test_layer_peers_run_every_case(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,26 @@ def test_slots_share_the_cores(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in slot_environment(0, 3, "cuda:1")
 
 
+@pytest.mark.slow
+def test_a_node_of_a_ray_cluster_dies(start, tmp_path):
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        folder = tmp_path / "runs" / "small"
+        process = start("--executor", "ray", "--address", cluster.address, steps=6144)
+        wait_for(lambda: len({path.parent for path in checkpoints(folder)}) == 2)
+        assert not list(folder.rglob("final_model.zip"))
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        _, log = process.communicate(timeout=300)
+        assert process.returncode == 0, log
+    finally:
+        cluster.shutdown()
+    check_complete(folder, 6144)
+    logs = [path.read_text() for path in (folder / "jobs").glob("*.log")]
+    assert sum("--resume" in log for log in logs) == 1
+
+
 def test_no_cluster_at_the_address_is_one_line(script, tmp_path, capsys):
     pytest.importorskip("ray")
     file = write(tmp_path, steps=256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import sys
 import threading
@@ -31,31 +30,6 @@ time.sleep(3)  # saving takes longer than the executor's next look
 (run / "asked").write_text(str(len(asked)))
 write("stopped", steps=2, attempts=1, cause="signal")
 """
-
-
-# A trainer that holds a lock until its node dies, or it is told to end; resumed, it ends at once.
-MORTAL = f"""{BEGIN}
-import fcntl
-if option == "--config":
-    begin()
-    alive = open(run / "alive", "w")
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    while not (run / "end").exists():
-        time.sleep(0.05)
-(run / "final_model.zip").write_bytes(option.encode())
-write("finished", steps=2, attempts=1)
-"""
-
-
-def is_locked(path):
-    try:
-        with open(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -121,24 +95,3 @@ def test_a_node_without_this_library_can_still_say_so(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "has no rl_coordconv: pip install it there" in done.stdout
-
-
-def test_a_run_whose_node_dies_goes_on_on_another(cluster, matrix_file):
-    """The last test, as the cluster has one node less afterwards."""
-    comparison = load_comparison(matrix_file(games="[Pong]", seeds="[1]"))
-    comparison.save()
-    jobs = make_jobs(comparison, [sys.executable, "-c", MORTAL], retries=0)
-    dead = []
-
-    def show(results):
-        alive = [job.run for job in jobs if is_locked(job.run.path / "alive")]
-        if len(alive) == 2 and not dead:
-            dead.append(next(iter(cluster.worker_nodes)))
-            cluster.remove_node(dead[0], allow_graceful=False)
-        elif len(alive) == 1 and dead:
-            (alive[0].path / "end").touch()
-
-    results = on_ray.run_on_ray(jobs, None, cluster.address, show, threading.Event())
-    assert {result.state for result in results.values()} == {"finished"}
-    how = sorted((job.run.path / "final_model.zip").read_text() for job in jobs)
-    assert how == ["--config", "--resume"]

@@ -39,6 +39,7 @@ def test_all_runs_every_task_and_split_within_its_budget(script, capsys, tmp_pat
     assert script("toy", "all", *SMALL, "--budget", 5, "--output", "here") == 0
     results = [json.loads(path.read_text()) for path in (tmp_path / "here").rglob("result.json")]
     assert len(results) == 3 * 2 * 2
+    assert sum(result["seconds"] for result in results) < 20
     assert sum(result["seconds_allowed"] for result in results) == pytest.approx(5, abs=0.1)
     assert len(list((tmp_path / "here").rglob("figure.png"))) == 6
     assert capsys.readouterr().out.count("training_seconds") == 6
