@@ -21,7 +21,7 @@ from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import EXTRACTORS, Pool, check_extractor
 from rl_coordconv.hyperparameters import ALGORITHMS, PPOConfig
-from rl_coordconv.layers import CoordInit
+from rl_coordconv.layers import CoordInit, CoordScale
 from rl_coordconv.machine import check_device
 from rl_coordconv.options import check_folder_name, check_values, fill, fits, read_yaml
 
@@ -38,14 +38,17 @@ class RunConfig:
 
     Args:
         game: Atari game as people write it: breakout, Breakout, ALE/Breakout-v5, BreakoutNoFrameskip-v4
-        algo: Algorithm
-        extractor: Network that turns frames into features
+        algo: Algorithm: ppo or a2c
+        extractor: Network that turns frames into features: cnn (SB3's NatureCNN), nature-pool, impala or
+            impala-pool; with coordinates coordconv, coordconv-nature-pool, coordconv-impala,
+            coordconv-impala-pool
         features_dim: Size of the feature vector (null: 512 for the Nature network, 256 for IMPALA)
         coord_layers: Which convolutions of a CoordConv extractor see coordinates, from 0 (null: the first, or
             the last of one that pools)
         with_r: Whether CoordConv adds the distance from the centre as a third coordinate (null: no)
         coord_init: zeros starts as the plain network, concat as the paper's literal layer (null: zeros)
-        coord_scale: Factor on the coordinates, or window for one over the pixels of a window (null: window)
+        coord_scale: Factor on the coordinates; window is one over the pixels of a window, root one over
+            their root (null: window for PPO's Adam, root for A2C's RMSprop)
         pool: What an extractor that pools takes over space (null: max for Nature, average for IMPALA)
         width: Factor on the channels of an extractor that pools, or of IMPALA (null: 1)
         extractor_kwargs: Further arguments, for an extractor of your own
@@ -56,7 +59,7 @@ class RunConfig:
         seed: Seed of network, environments and action sampling
         total_timesteps: Steps to train for, over all environments together (frames = 4 x steps)
         n_envs: Environments stepped in parallel
-        backend: Environment implementation
+        backend: Environment implementation: native (C++ threads), gymnasium (SB3's wrappers) or envpool
         max_frames: Emulator frames after which a game is cut off, in training and evaluation
         num_threads: Emulator threads of a C++ backend (0: OMP_NUM_THREADS if it is set, else one per core)
         device: auto, cpu, cuda or cuda:N
@@ -83,7 +86,7 @@ class RunConfig:
     coord_layers: list[int] | None = None
     with_r: bool | None = None
     coord_init: CoordInit | None = None
-    coord_scale: float | Literal["window"] | None = None
+    coord_scale: CoordScale | None = None
     pool: Pool | None = None
     width: int | None = None
     extractor_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -151,6 +154,9 @@ class RunConfig:
             "arm": self.arm or self.extractor,
             "hyperparameters": values,
         }
+        takes_window = EXTRACTORS[self.extractor].defaults.get("coord_scale") == "window"
+        if takes_window and "coord_scale" not in self.extractor_kwargs and self.coord_scale is None:
+            changes["coord_scale"] = ALGORITHMS[self.algo].coord_scale
         for part in ("name", "arm"):
             check_folder_name(part, changes[part])
         return dataclasses.replace(self, **changes)

@@ -84,16 +84,18 @@ class Algorithm:
     :param hyperparameters: Dataclass whose fields, with defaults, are keyword arguments of the class; a field
         ``<name>_schedule`` says how ``<name>`` changes
     :param log_interval: Updates between two points of a curve
+    :param coord_scale: What a run takes instead of the extractors' ``window`` (None: ``window``)
     """
 
     model: str | type[Any]
     hyperparameters: type[Any]
     log_interval: int = 1
+    coord_scale: float | str | None = None
 
 
 ALGORITHMS: dict[str, Algorithm] = {
     "ppo": Algorithm("rl_coordconv.algorithms:PPO", PPOConfig),
-    "a2c": Algorithm("rl_coordconv.algorithms:A2C", A2CConfig, log_interval=100),
+    "a2c": Algorithm("rl_coordconv.algorithms:A2C", A2CConfig, log_interval=100, coord_scale="root"),
 }
 """
 Algorithms by their name in configs, where each has a section of that name.

@@ -8,7 +8,9 @@ python scripts/compare.py --config configs/compare/smoke.yaml --results docs/res
 
 With --results, scores and curves outlive the runs: what is recorded there is not trained again. Started
 again, it skips finished runs and goes on with unfinished ones. On disk afterwards, under ``runs/<name>/``:
-the runs, ``report.html``, ``report.md``, ``figures/``, ``summary/`` (for TensorBoard).
+the runs, ``comparison.yaml``, ``report.html`` and ``report.md``, ``figures/``, ``scores.csv``,
+``curves.csv``, ``summary/`` (for TensorBoard), and in ``jobs/`` what each run printed. Exit code: 0; 1 if a
+run failed; 2 for wrong options; 130 if stopped.
 """
 
 from __future__ import annotations

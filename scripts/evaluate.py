@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rl_coordconv.errors import one_line_errors, script_needs
 
@@ -24,6 +23,7 @@ with script_needs("train"):
     from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.extractors import Pool
     from rl_coordconv.files import check_place_of, write_text
+    from rl_coordconv.layers import CoordScale
     from rl_coordconv.machine import check_device
     from rl_coordconv.options import check_values
     from rl_coordconv.runs.agent import find_run, load_run
@@ -77,7 +77,7 @@ class EvaluateConfig:
     extractor: str | None = None
     coord_layers: list[int] | None = None
     with_r: bool | None = None
-    coord_scale: float | Literal["window"] | None = None
+    coord_scale: CoordScale | None = None
     pool: Pool | None = None
     width: int | None = None
     trust: bool = False

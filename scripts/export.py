@@ -1,8 +1,8 @@
 """
 Make an agent safe to hand on: weights as safetensors, a model card, hashes; nothing that can run code.
 
-python scripts/export.py runs/ppo/Breakout/coordconv/seed1 my_agent
-python scripts/export.py runs/ppo/Breakout/coordconv/seed1 my_agent --onnx
+python scripts/export.py runs/ppo_atari/Breakout/coordconv/seed1 my_agent
+python scripts/export.py runs/ppo_atari/Breakout/coordconv/seed1 my_agent --onnx
 """
 
 from __future__ import annotations

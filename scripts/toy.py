@@ -4,7 +4,7 @@ Show why CoordConv exists: train it and a plain network on the paper's toy coord
 python scripts/toy.py classification --split quadrant
 python scripts/toy.py all --canvas 32 --seeds 1 2 3 --budget 1800
 
-The short way to ``scripts/tasks.py toy``. On disk afterwards, under ``<output>/toy/<task>/<split>/``:
+The short way to ``scripts/tasks.py toy``. On disk afterwards, under ``runs/<name>/<task>/<split>/``:
 ``figure.png``, ``results.json``, and for each run ``<arch>/seed<k>/`` with ``result.json`` and TensorBoard
 curves.
 """

@@ -2,7 +2,7 @@
 Train an agent on an Atari game.
 
 python scripts/train.py --config configs/ppo_atari.yaml --extractor coordconv --seed 1
-python scripts/train.py --resume runs/ppo/Breakout/coordconv/seed1
+python scripts/train.py --resume runs/ppo_atari/Breakout/coordconv/seed1
 """
 
 from __future__ import annotations

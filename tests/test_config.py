@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from rl_coordconv.config import RunConfig, load_config, parse_config
+from rl_coordconv.envs import BACKENDS
 from rl_coordconv.errors import UserError
+from rl_coordconv.extractors import EXTRACTORS
+from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.runs.folder import RunFolder
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -43,6 +46,22 @@ def test_a_run_of_version_0_1_loads_under_todays_names():
     assert config.max_frames == 108_000
 
 
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        (["--algo", "ppo"], "window"),
+        (["--algo", "a2c"], "root"),
+        (["--algo", "a2c", "--coord-scale", "window"], "window"),
+        (["--algo", "a2c", "--extractor-kwargs", '{"coord_scale": 0.5}'], None),
+        (["--algo", "a2c", "--extractor", "cnn"], None),
+        (["--algo", "a2c", "--extractor", "nature-pool"], None),
+    ],
+)
+def test_coordinates_have_the_scale_that_suits_the_optimizer(options, scale):
+    config = parse_config(["--game", "Pong", "--n-envs", "8", *options])
+    assert config.to_dict()["coord_scale"] == scale
+
+
 @pytest.mark.parametrize("value", ["3", "null", "[coordconv]"])
 def test_a_damaged_config_of_a_run_is_one_line(value, tmp_path):
     (tmp_path / "config.yaml").write_text(f"game: Pong\nextractor: {value}\n")
@@ -56,6 +75,15 @@ def test_emulators_keep_to_the_threads_that_openmp_is_given(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert RunConfig("Pong").game_options["num_threads"] == torch.get_num_threads()
     assert RunConfig("Pong", num_threads=3).game_options["num_threads"] == 3
+
+
+def test_help_says_what_each_option_means_and_names_what_can_be_chosen(script, capsys):
+    assert script("train", "--help") == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "Full games per evaluation" in words
+    assert "Weight of the entropy bonus" in words
+    for name in [*EXTRACTORS, *ALGORITHMS, *BACKENDS]:
+        assert name in words
 
 
 def test_print_config_prints_yaml(script, capsys):

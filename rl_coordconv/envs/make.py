@@ -81,6 +81,7 @@ def make_atari_vec_env(
     :param num_threads: Emulator threads of ``native`` and ``envpool``, of each half; 0 for one per core
     :param vec_env: ``dummy`` or ``subproc``: how ``gymnasium`` runs its environments
     :param halves: Step the environments of ``native`` or ``envpool`` as two halves that take turns
+    :return: Observations ``(n_envs, 4, 84, 84)`` uint8, newest frame last; rewards ``(n_envs,)`` float32
     :raises UserError: A value is not allowed, or a package is missing; nothing has been created then
     """
     kind = BACKENDS[choose("backend", backend, BACKENDS)]

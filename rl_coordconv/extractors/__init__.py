@@ -46,7 +46,8 @@ class Extractor:
     """
     An entry of :data:`EXTRACTORS`.
 
-    :param cls: SB3 features extractor
+    :param cls: SB3 features extractor: takes ``observation_space`` first; each further argument with a
+        default is an option, in configs under ``extractor_kwargs`` where ``RunConfig`` has no such field
     :param fixed: Arguments that the name stands for, e.g. no coordinates
     """
 
@@ -90,6 +91,7 @@ def policy_kwargs(extractor: str = "coordconv", **options: Any) -> dict[str, Any
 
     :param extractor: A name of :data:`EXTRACTORS`
     :param options: Arguments of its class, e.g. ``coord_layers=[0, 1]``
+    :return: ``features_extractor_class``, ``features_extractor_kwargs`` and an empty ``net_arch``
     :raises UserError: There is no such extractor, or it has no such option
     """
     entry = EXTRACTORS[choose("extractor", extractor, EXTRACTORS)]

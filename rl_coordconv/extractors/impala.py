@@ -52,9 +52,9 @@ class CoordConvImpalaCNN(ImageExtractor):
     """
     The 15-layer residual network of IMPALA (Espeholt et al. 2018, arXiv:1802.01561, figure 3) with CoordConv.
 
-    With ``coord_layers=()`` it is the plain network.
+    With ``coord_layers=()`` it is the plain network. Shapes as in :class:`~.nature.CoordConvNatureCNN`.
 
-    :param observation_space: Image space, channels first
+    :param observation_space: Images, channels first: ``Box(0, 255, (channels, height, width), uint8)``
     :param features_dim: Number of features extracted
     :param coord_layers: Which of the 15 convolutions see coordinates
     :param with_r: Add the distance from the centre as a third coordinate
@@ -85,9 +85,9 @@ class CoordConvImpalaPool(ImageExtractor):
     """
     IMPALA's network pooled over space (Impoola, Trumpp et al. 2025, arXiv:2503.05546) with CoordConv.
 
-    With ``coord_layers=()`` it is the plain network.
+    With ``coord_layers=()`` it is the plain network. Shapes as in :class:`~.nature.CoordConvNatureCNN`.
 
-    :param observation_space: Image space, channels first
+    :param observation_space: Images, channels first: ``Box(0, 255, (channels, height, width), uint8)``
     :param features_dim: Number of features extracted
     :param coord_layers: Which of the 15 convolutions see coordinates
     :param with_r: Add the distance from the centre as a third coordinate

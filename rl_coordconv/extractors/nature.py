@@ -17,15 +17,17 @@ class CoordConvNatureCNN(NatureCNN):
     """
     SB3's ``NatureCNN`` (Mnih et al. 2015) with CoordConv; with ``coord_layers=()`` the same bit for bit.
 
-    SB3 puts two hidden layers of 64 behind every extractor but its own ``NatureCNN``: :func:`policy_kwargs`
-    leaves them out, for the network that ``CnnPolicy`` has by default.
+    Takes ``(batch, channels, height, width)`` float32, as SB3's policy scales images, and gives
+    ``(batch, features_dim)`` float32. SB3 puts two hidden layers of 64 behind every extractor but its own
+    ``NatureCNN``: :func:`policy_kwargs` leaves them out, for the network that ``CnnPolicy`` has by default.
 
-    :param observation_space: Image space, channels first
+    :param observation_space: Images, channels first: ``Box(0, 255, (channels, height, width), uint8)``
     :param features_dim: Number of features extracted
     :param coord_layers: Which of the three convolutions see coordinates
     :param with_r: Add the distance from the centre as a third coordinate
     :param coord_init: ``zeros`` starts as the plain network, ``concat`` as the paper's literal layer
-    :param coord_scale: Factor on the coordinates, or ``window`` for one over the pixels of a window
+    :param coord_scale: Factor on the coordinates; ``window`` (one over a window's pixels) for Adam, ``root``
+        (one over their root) for A2C's RMSprop
     :param normalized_image: As in SB3: the images are floats already
     :raises UserError: ``coord_layers`` names a convolution that is not there, or an option is not allowed
     """
@@ -47,6 +49,8 @@ class CoordConvNatureCNN(NatureCNN):
 class CoordConvCombinedExtractor(CombinedExtractor):
     """
     SB3's ``CombinedExtractor`` for Dict observations, whose images go through ``CoordConvNatureCNN``.
+
+    Gives ``(batch, images * cnn_output_dim + sizes of the vectors)`` float32.
 
     :param observation_space: Dict space; images channels first
     :param cnn_output_dim: Number of features of each image
@@ -76,11 +80,12 @@ class CoordConvCombinedExtractor(CombinedExtractor):
 
 class CoordConvNaturePool(ImageExtractor):
     """
-    The convolutions of ``NatureCNN``, pooled over space, with CoordConv: 112 k parameters instead of 1.68 M.
+    The convolutions of ``NatureCNN`` (Mnih et al. 2015), pooled over space, with CoordConv: 112 k parameters.
 
+    ``NatureCNN`` has 1.68 M; pooling it is this package's. Shapes as in :class:`CoordConvNatureCNN`.
     With ``coord_layers=()`` it is the plain network, which cannot tell where in the image anything is.
 
-    :param observation_space: Image space, channels first
+    :param observation_space: Images, channels first: ``Box(0, 255, (channels, height, width), uint8)``
     :param features_dim: Number of features extracted
     :param coord_layers: Which of the three convolutions see coordinates
     :param with_r: Add the distance from the centre as a third coordinate

@@ -39,9 +39,9 @@ def positional_bias(layer: CoordConv2d | CoordConvTranspose2d, height: int, widt
     Return the map that each filter of a layer adds to its output, whatever the image shows.
 
     :param layer: A CoordConv layer
-    :param height: Of the layer's input
-    :param width: Of the layer's input
-    :return: ``(filters, out_height, out_width)``, without the bias
+    :param height: Pixels of the layer's input
+    :param width: Pixels of the layer's input
+    :return: ``(filters, out_height, out_width)`` of the layer's dtype, without bias and gradient
     """
     with torch.no_grad():
         return layer.positional_bias(height, width).clone()

@@ -13,7 +13,7 @@ from rl_coordconv.errors import UserError, choose
 from rl_coordconv.layers.positional import PositionalTerm
 
 CoordInit = Literal["concat", "zeros"]
-CoordScale = float | Literal["window"]
+CoordScale = float | Literal["window", "root"]
 COORD_INITS = ("zeros", "concat")
 Self = TypeVar("Self", bound="CoordConvLayer")
 
@@ -25,7 +25,9 @@ class CoordConvLayer(nn.Module):
     A mixin before PyTorch's layer. The coordinates that the layer sees are ``coord_scale`` times those of
     :func:`coordinate_map`. Coordinates are nearly constant within a window, so all ``kh * kw`` weights of a
     filter pull together, and one optimizer step moves the positional bias ``kh * kw`` times as far as a bias;
-    ``"window"`` divides by ``kh * kw``. The functions that the layer can compute stay the same.
+    ``"window"`` divides by ``kh * kw``, which is right for Adam. Where steps are in proportion to gradients
+    (SGD, A2C's RMSprop) the scale counts twice, and ``"root"`` divides by the root of ``kh * kw``. The
+    functions that the layer can compute stay the same.
     """
 
     _plain: Callable[..., nn.Module]
@@ -166,15 +168,17 @@ def check_coord_scale(coord_scale: Any, window: int) -> float:
     """
     Return the number that a ``coord_scale`` means.
 
-    :param coord_scale: A number, or ``"window"``
+    :param coord_scale: A number, ``"window"`` or ``"root"``
     :param window: Pixels of the layer's window, kh * kw
     :raises UserError: It is something else, zero or not finite
     """
     if coord_scale == "window":
         return 1 / window
+    if coord_scale == "root":
+        return 1 / math.sqrt(window)
     is_number = isinstance(coord_scale, (int, float)) and not isinstance(coord_scale, bool)
     if not is_number or not math.isfinite(coord_scale) or coord_scale == 0:
         raise UserError(
-            f"coord_scale is {coord_scale!r}: it must be 'window' or a finite number other than 0"
+            f"coord_scale is {coord_scale!r}: it must be 'window', 'root' or a finite number other than 0"
         )
     return float(coord_scale)

@@ -19,12 +19,13 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
 
     Arguments are those of ``torch.nn.Conv2d``, plus those below. ``weight`` is that of ``torch.nn.Conv2d``;
     ``coord_weight`` has the shape ``(out_channels, 2 or 3, kernel height, kernel width)``. With the defaults
-    it is the paper's layer, ``conv(concat(x, coordinates))``.
+    it is the paper's layer, ``conv(concat(x, coordinates))``, with coordinates from -1 to 1 over the input.
 
     :param with_r: Add the distance from the centre as a third coordinate
     :param coord_init: ``concat`` draws ``coord_weight`` as the literal concat layer would, ``zeros`` starts
         as exactly the plain convolution
-    :param coord_scale: Factor on the coordinates, or ``window`` for one over the window's pixels
+    :param coord_scale: Factor on the coordinates; ``window``: one over the window's pixels; ``root``: one
+        over their root
     :raises UserError: ``coord_init`` or ``coord_scale`` is not allowed
     """
 

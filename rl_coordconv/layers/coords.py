@@ -38,7 +38,7 @@ def _axis(length: int, device: torch.device | str | None, dtype: torch.dtype) ->
 
 class AddCoords(nn.Module):
     """
-    Append coordinate channels to an image, as the paper draws it (section 3, figure 3).
+    Append coordinate channels, from -1 to 1, to an image, as the paper draws it (section 3, figure 3).
 
     :param with_r: Add the distance from the centre as a third coordinate
     """

@@ -15,7 +15,7 @@ from rl_coordconv.layers.positional import is_channels_last
 
 class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
     """
-    A ``torch.nn.ConvTranspose2d`` that sees where it is.
+    A ``torch.nn.ConvTranspose2d`` that sees where it is (paper section 3), by its input's coordinates.
 
     Arguments are those of ``torch.nn.ConvTranspose2d``, plus those of :class:`CoordConv2d`. ``weight`` is
     that of ``torch.nn.ConvTranspose2d``; ``coord_weight`` has the shape
@@ -24,7 +24,8 @@ class CoordConvTranspose2d(CoordConvLayer, nn.ConvTranspose2d):
     :param with_r: Add the distance from the centre as a third coordinate
     :param coord_init: ``concat`` draws ``coord_weight`` as the literal concat layer would, ``zeros`` starts
         as exactly the plain layer
-    :param coord_scale: Factor on the coordinates, or ``window`` for one over the window's pixels
+    :param coord_scale: Factor on the coordinates; ``window``: one over the window's pixels; ``root``: one
+        over their root
     :raises UserError: ``coord_init`` or ``coord_scale`` is not allowed
     """
 

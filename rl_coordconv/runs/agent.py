@@ -23,7 +23,7 @@ def load_agent(folder: Path | str, device: str = "auto") -> OnPolicyAlgorithm:
     :param folder: From ``scripts/export.py``, or a run folder, or a zip inside of one
     :param device: auto, cpu, cuda or cuda:N
     :return: An SB3 algorithm, ready to ``predict``, or to ``learn`` after ``set_env`` with
-        ``n_envs=model.n_envs`` environments, as many as its run had
+        ``n_envs=model.n_envs`` environments, as many as its run had; it takes frames ``(n, 4, 84, 84)`` uint8
     :raises UserError: The folder is missing or damaged, hashes or shapes differ
     """
     return load_run(folder, device)[0]

@@ -109,11 +109,24 @@ def test_window_lets_the_positional_bias_learn_as_fast_as_a_bias():
     assert moved[1.0] == pytest.approx(64 * moved["window"])
 
 
+def test_root_lets_the_positional_bias_learn_as_fast_as_a_bias_where_steps_follow_the_gradient():
+    moved = {}
+    for scale in (1.0, "window", "root"):
+        layer = CoordConv2d(1, 1, 8, stride=4, coord_init="zeros", coord_scale=scale)
+        optimizer = torch.optim.SGD(layer.parameters(), 1.0)
+        layer(torch.zeros(1, 1, 84, 84))[0, 0, -1, -1].backward()
+        optimizer.step()
+        moved[scale] = float(positional_bias(layer, 84, 84)[0, -1, -1])
+    assert moved["root"] == pytest.approx(-2, abs=0.4)  # a bias moves by -1, and there are x and y
+    assert moved[1.0] == pytest.approx(64 * moved["root"])
+    assert moved["window"] == pytest.approx(moved["root"] / 64)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"coord_init": "zero"}, "unknown coord_init 'zero': use one of zeros, concat .did you mean 'zeros'"),
-        ({"coord_scale": 0}, "coord_scale is 0: it must be 'window' or a finite number other than 0"),
+        ({"coord_scale": 0}, "coord_scale is 0: it must be 'window', 'root' or a finite number other than 0"),
         ({"coord_scale": float("nan")}, "coord_scale is nan"),
         ({"coord_scale": float("inf")}, "coord_scale is inf"),
         ({"coord_scale": "windows"}, "coord_scale is 'windows'"),
