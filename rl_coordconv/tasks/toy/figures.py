@@ -41,6 +41,7 @@ def toy_figure(results: dict[str, Any]) -> Figure:
     worst = max(float(members[0][key].max()) for members in runs.values() for _, key in parts)
     figure = plt.figure(figsize=(16, 3.6 * len(runs) + 0.6), layout="constrained")
     grid = figure.add_gridspec(len(runs), 6, width_ratios=(1.2, 1.2, 1.8, 0.8, 0.8, 0.8))
+    longest = max(float(run["history"][:, 1].max()) for members in runs.values() for run in members)
     for row, (arm, members) in enumerate(runs.items()):
         first = members[0]
         maps = [figure.add_subplot(grid[row, column]) for column in range(2)]
@@ -49,7 +50,9 @@ def toy_figure(results: dict[str, Any]) -> Figure:
             axes.set_title(f"{name}, seed {seed}")
         parameters = results["runs"][arm][str(seed)]["parameters"]
         maps[0].set_ylabel(f"{NAMES[arm]}\n{parameters:,} parameters", fontsize=11)
-        plot_learning(figure.add_subplot(grid[row, 2]), [run["history"] for run in members], task)
+        learning = figure.add_subplot(grid[row, 2])
+        plot_learning(learning, [run["history"] for run in members], task)
+        learning.set_xlim(0, 1.03 * longest)  # in all rows, so that a network that was quick looks quick
         for column in range(3):
             axes = figure.add_subplot(grid[row, 3 + column])
             plot_example(axes, task, first["examples"][column].long(), first["predictions"][column])
