@@ -128,9 +128,9 @@ def split_optimizer_state(policy: nn.Module, state: dict[str, Any]) -> dict[str,
     """
     layers = {name: layer for name, layer in policy.named_modules() if isinstance(layer, CoordConvLayer)}
     names = [name for name, _ in policy.named_parameters()]
-    [group] = state["param_groups"]
     old_names = [name for name in names if not name.endswith(".coord_weight")]
-    if not layers or len(group["params"]) != len(old_names):
+    groups = state["param_groups"]  # of an optimizer of one's own there may be several
+    if not layers or len(groups) > 1 or len(groups[0]["params"]) != len(old_names):
         return state
     new: dict[int, dict[str, Any]] = {}
     for index, name in enumerate(names):
@@ -139,7 +139,7 @@ def split_optimizer_state(policy: nn.Module, state: dict[str, Any]) -> dict[str,
         if values is not None:
             layer = layers.get(prefix) if kind.endswith("weight") else None
             new[index] = _part_of(layer, kind, values) if layer else values
-    return {"state": new, "param_groups": [{**group, "params": list(range(len(names)))}]}
+    return {"state": new, "param_groups": [{**groups[0], "params": list(range(len(names)))}]}
 
 
 def _part_of(layer: CoordConvLayer, kind: str, values: dict[str, Any]) -> dict[str, Any]:

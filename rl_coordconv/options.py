@@ -19,13 +19,25 @@ MAY_BE_ZERO = {"seed", "num_threads", "eval_freq", "ent_coef", "vf_coef", "gamma
 AT_MOST_ONE = {"gamma", "gae_lambda"}
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
+class _PlainLoader(yaml.SafeLoader):
+    """
+    A safe loader that refuses a key given twice, of which YAML would silently keep the last, and aliases.
+
+    A file of ten lines can name so many of each other's copies that they fill any memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(
+                None, None, f"alias '*{event.anchor}': write its value out", event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         for key in keys:
-            if keys.count(key) > 1 and key != "<<":
+            if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"'{key}' is given twice", node.start_mark
                 )
@@ -43,8 +55,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"config file '{path}' does not exist")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader
-        json.dumps(values, default=str)  # refuses what contains itself
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)  # a SafeLoader
+        json.dumps(values, default=str)  # refuses a date as a key
     # Among others a date that is none, or one as a key.
     except (yaml.YAMLError, TypeError, ValueError, RecursionError, OSError) as error:
         raise UserError(f"config file '{path}' is not YAML: {error}") from None

@@ -11,6 +11,7 @@ import torch
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from torch import nn
 
 from rl_coordconv import PPO as FastPPO
 from rl_coordconv import CoordConv2d, UserError, add_coordinates, policy_kwargs
@@ -120,6 +121,13 @@ def test_optimizer_state_of_a_literal_weight_splits(kind: Any) -> None:
         step(ours, new, images)
     torch.testing.assert_close(ours[0].concat_weight(), literal[0].weight, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(ours[1].weight, literal[1].weight, rtol=1e-9, atol=1e-9)
+
+
+def test_an_optimizer_of_several_groups_is_left_as_it_is() -> None:
+    policy = nn.Sequential(CoordConv2d(2, 3, 3), nn.Linear(2, 2))
+    groups = [{"params": list(part.parameters())} for part in policy]
+    state = torch.optim.Adam(groups).state_dict()
+    assert split_optimizer_state(policy, state) is state
 
 
 def test_the_fused_adam_goes_on_with_state_laid_out_as_the_new_weights() -> None:

@@ -13,6 +13,7 @@ from sb3_contrib import QRDQN
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 from torch import nn
@@ -327,6 +328,14 @@ def test_normalize_images_false_reaches_the_extractor():
 
     kwargs = {"features_extractor_class": CoordConvNatureCNN, "normalize_images": False}
     PPO("CnnPolicy", Floats(), device="cpu", n_steps=32, batch_size=32, policy_kwargs=kwargs).learn(32)
+
+
+@pytest.mark.parametrize("extractor", sorted(EXTRACTORS))
+def test_images_that_are_floats_already_are_taken(extractor):
+    space = spaces.Box(0.0, 1.0, (3, 40, 40), np.float32)
+    kwargs = {**policy_kwargs(extractor, normalized_image=True), "normalize_images": False}
+    policy = ActorCriticCnnPolicy(space, spaces.Discrete(2), lambda progress: 1e-3, **kwargs)
+    assert policy.extract_features(torch.rand(2, 3, 40, 40)).shape[0] == 2
 
 
 def test_dqn_target_network_follows_its_polyak_updates():

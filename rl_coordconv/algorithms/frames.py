@@ -62,6 +62,12 @@ class StackStore:
         return self.stacks.nbytes
 
 
+NOT_STACKED = (
+    "these environments do not stack single frames (newest last, zeros before an episode's start), so the "
+    "device buffer cannot rebuild their observations: use buffer='host'"
+)
+
+
 class FrameStore:
     """
     Every frame once: what is worth sending to a GPU, and a quarter of the memory.
@@ -106,6 +112,9 @@ class FrameStore:
         stack = self.shape[0]
         if not self._checked:
             self._check(step, observations, episode_starts, envs)
+        starts = np.flatnonzero(episode_starts)
+        if len(starts) and observations[starts, :-1].any():
+            raise ValueError(NOT_STACKED)
         if self._sent is not None:
             self._sent.synchronize()  # the copy of the last newest frames may be under way
         if step == 0:
@@ -167,10 +176,7 @@ class FrameStore:
             expected = self._previous[envs, 1:].copy()
             expected[np.asarray(episode_starts, dtype=bool)] = 0
             if not np.array_equal(observations[:, :-1], expected):
-                raise ValueError(
-                    "these environments do not stack single frames (newest last, zeros before an episode's "
-                    "start), so the device buffer cannot rebuild their observations: use buffer='host'"
-                )
+                raise ValueError(NOT_STACKED)
         self._previous[envs] = observations
         if step + 1 == len(self._starts) and (envs.stop is None or envs.stop == self.n_envs):
             self._checked = True

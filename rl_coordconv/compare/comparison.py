@@ -131,6 +131,12 @@ class Comparison:
             # Version 0.1.0 scored training games, and did not say so.
             score = choose(f"score in {file}", values.get("score", "train"), SCORES)
             options = dict(values.get("options") or {})
+            if not all(isinstance(seed, int) for seed in seeds):
+                raise TypeError("seeds must be whole numbers")
+            if not all(isinstance(of_arm, dict) for of_arm in options.values()):
+                raise TypeError("options must hold 'option: value' lines for each arm")
+            if unfit := [name for name in (*games, *arms) if "/" in name or name.startswith(".")]:
+                raise ValueError(f"'{unfit[0]}' is a path, not a name")
             return cls(folder, games, arms, seeds, values["baseline"], (), foreign, score, options, results)
         except UserError:
             raise

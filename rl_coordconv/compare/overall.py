@@ -46,18 +46,20 @@ class VersusOverall:
     :param games: Those games
     :param difference: Of the IQMs
     :param improvement: Probability that a run of the arm beats one of the baseline, averaged over games
+    :param exact_p_value: Of the permutation test of that difference
     :param verdict: See :mod:`.verdicts`
     """
 
     games: list[str]
     difference: Estimate
     improvement: Estimate
+    exact_p_value: float
     verdict: Verdict = UNDECIDED
 
     @property
     def question(self) -> Question:
         """What the decision rule is asked."""
-        return Question(self.difference)
+        return Question(self.difference, self.exact_p_value)
 
 
 def arms_overall(comparison: Comparison, games: Sequence[GameResult]) -> dict[str, ArmOverall]:
@@ -123,4 +125,5 @@ def compare_overall(comparison: Comparison, games: Sequence[GameResult], arm: st
     ours, theirs = ([normalised(result, name) for result in both] for name in names)
     difference = aggregation.aggregate_difference(ours, theirs, aggregation.iqm)
     improvement = aggregation.improvement_over_games(ours, theirs)
-    return VersusOverall([result.game for result in both], difference, improvement)
+    p_value = aggregation.permutation_p_value(ours, theirs, aggregation.iqm)
+    return VersusOverall([result.game for result in both], difference, improvement, p_value)

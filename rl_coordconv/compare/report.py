@@ -55,9 +55,10 @@ HOW_TO_READ = """## How to read it
 * **Intervals** are 95 %, each for itself. Within a game: Student's t over seeds from 3 runs on; two runs are
   shown as their range (low to high). Over games: leaving out one run at a time, with Satterthwaite's
   degrees of freedom. Shaded bands of curves are the interval of the mean; thin lines are single runs.
-* A **verdict** needs a difference of means that stays below 5 % after Holm's correction for all questions of
-  this report (Welch's test; paired by seed only where that narrows the interval) and, on a game, an exact
-  Mann-Whitney test below 5 %, which takes 4 runs of each arm. Over games it is the difference of the IQMs.
+* A **verdict** needs a difference of means (over games: of IQMs) that stays below 5 % after Holm's correction
+  for all questions of this report (Welch's test; paired by seed only where that narrows the interval) and an
+  exact test below 5 %: on a game Mann-Whitney's, which takes 4 runs of each arm, over games permutations of
+  the runs within each game.
 * **Human-normalised**: 0 is random play, 1 a professional tester. **IQM** is the mean of the middle half of
   all runs (higher is better), the **optimality gap** how far runs fall short of 1 (lower is better).
 * **Probability of improvement**: how likely a run of the arm beats a run of the baseline; 0.5 is a draw.
@@ -98,7 +99,8 @@ def write_report(comparison: Comparison, data: Collected | None = None, style: S
         data = collect(comparison) if data is None else data
         own = bool(data.keys) and comparison.results is None and not data.broken
         mark = fingerprint(data.keys, [comparison, style, __version__]) if own else ""
-        if own and Cache(folder).report == mark and (folder / PAGE_NAME).is_file():
+        written = [folder / PAGE_NAME, (folder / PAGE_NAME).with_suffix(".md"), folder / "figures"]
+        if own and Cache(folder).report == mark and all(path.exists() for path in written):
             return folder / PAGE_NAME
         try:
             page = _write(analyse(comparison, data), style)

@@ -13,8 +13,6 @@ from rl_coordconv.errors import UserError, choose
 from rl_coordconv.options import repeated
 
 Part = tuple[Comparison, Collected]
-# Seeds of one comparison stay together, and apart from those of another.
-SEEDS_APART = 100_000
 
 
 def merged(parts: Sequence[Part]) -> Part:
@@ -24,8 +22,14 @@ def merged(parts: Sequence[Part]) -> Part:
     Arms whose options are not recorded, as those trained elsewhere, are never the same.
 
     :param parts: The first gives folder, baseline and kind of score
+    :raises UserError: A run is in two of them
     """
     whole, data = parts[0]
+    # Seeds of one comparison stay together, and apart from those of another.
+    seeds_of = [
+        seed for comparison, more in parts for seed in (*comparison.seeds, *(run.seed for run in more.runs))
+    ]
+    apart = max(100_000, 1 + max(seeds_of, default=0))
     for number, (comparison, more) in enumerate(parts[1:], start=1):
         clash = {}
         for arm in (arm for arm in comparison.arms if arm in whole.arms):
@@ -36,7 +40,13 @@ def merged(parts: Sequence[Part]) -> Part:
                     name += "'"
                 clash[arm] = name
         comparison, more = relabelled((comparison, more), clash)
-        shift = number * SEEDS_APART
+        here = {(run.comparison, run.game, run.arm, run.seed % apart) for run in data.runs}
+        for run in more.runs:
+            if (run.comparison, run.game, run.arm, run.seed) in here:
+                raise UserError(
+                    f"run {run.name} of '{run.comparison}' is there twice: merge each comparison once"
+                )
+        shift = number * apart
         runs = [dataclasses.replace(run, seed=run.seed + shift) for run in more.runs]
         more = _renamed(more, lambda game, arm, seed, shift=shift: run_name(game, arm, seed + shift))
         data = Collected([*data.runs, *runs], data.broken | more.broken, [*data.missing, *more.missing])
@@ -58,6 +68,8 @@ def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
         arm, equals, label = text.partition("=")
         if not equals or not label:
             raise UserError(f"label '{text}' must be arm=label")
+        if "/" in label or label.startswith("."):
+            raise UserError(f"label '{label}' must not hold / or begin with a dot: it names a folder too")
         found[choose("arm in labels", arm, arms)] = label
     names = [found.get(arm, arm) for arm in arms]
     if twice := repeated(names):

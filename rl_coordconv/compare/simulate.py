@@ -44,6 +44,7 @@ QUANTILE = {
     "SpaceInvaders": (0.586, 0.130),
 }
 AGENTS = {"Rainbow": RAINBOW, "Quantile": QUANTILE}
+FEW = ("Seaquest", "SpaceInvaders")  # as games of a small comparison, where verdicts are easiest to get wrong
 SKEWNESS = 1.5
 TAKES_OFF = 0.6
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -163,7 +164,10 @@ def verdict_rates(world: World, n: int, shift: float, trials: int, seed: int = 0
 
 def verdicts_of(ours: Scores, theirs: Scores) -> tuple[list[str], str]:
     """Return the decision rule's outcomes on two arms' scores: by game, and overall."""
-    whole = Question(aggregation.aggregate_difference(ours, theirs, aggregation.iqm))
+    whole = Question(
+        aggregation.aggregate_difference(ours, theirs, aggregation.iqm),
+        aggregation.permutation_p_value(ours, theirs, aggregation.iqm),
+    )
     single = [
         Question(statistics.difference(x, y), statistics.mann_whitney(x, y))
         for x, y in zip(ours, theirs, strict=True)
@@ -191,9 +195,13 @@ def tables(seeds: Sequence[int], trials: int) -> Iterator[Table]:
     ]
     yield _table("Coverage: 95 % intervals that hold the truth", held)
     several = [n for n in seeds if n > 2]
+    few = {
+        f"{name}, {len(FEW)} games": World({game: world.games[game] for game in FEW}, world.noise)
+        for name, world in worlds.items()
+    }
     wrong = [
         {"scores": name, "seeds": f"{n}"} | _percent(verdict_rates(world, n, 0.0, trials))
-        for name, world in worlds.items()
+        for name, world in (worlds | few).items()
         for n in several
     ]
     yield _table("Verdicts between two arms that are alike: all of them wrong", wrong)

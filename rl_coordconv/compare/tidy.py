@@ -161,6 +161,8 @@ def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=2):
         if missing := [name for name in columns if row.get(name) is None]:
             raise UserError(f"'{path}', line {number}, lacks {', '.join(missing)}")
+        if None in row:
+            raise UserError(f"'{path}', line {number}, has more values than columns")
     return rows
 
 

@@ -4,9 +4,10 @@ The one decision rule of a report: a verdict is given where two tests agree, cor
 Every question of a report (each arm on each game, and each arm over all games) has one p-value: of Welch's
 test of the means, or the paired one where it pays; over games, of the difference of IQMs. Together they are
 corrected after Holm, so that a report in which no arm differs gives any verdict in about 1 of 20 cases at
-most. On a single game the exact Mann-Whitney test must be below 5 % too, which takes 4 runs of each arm:
-where runs take off or do not, three of three against none of three happens by chance. While runs are
-missing there is no verdict.
+most. An exact test must be below 5 % too, on a game that of Mann and Whitney, over games one that permutes
+the runs within each: where runs take off or do not, variances are not what they seem, and over two games
+the difference of IQMs alone would be wrong in 1 of 8 reports. On a game it takes 4 runs of each arm: three
+of three against none of three happens by chance. While runs are missing there is no verdict.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ class Question:
     Is an arm better than the baseline?
 
     :param difference: With its p-value, None where no test can be made
-    :param rank_p_value: Of the exact Mann-Whitney test; None over all games, where there is none
+    :param exact_p_value: Of the exact test: Mann-Whitney on a game, permutations over games
     """
 
     difference: Estimate
-    rank_p_value: float | None = None
+    exact_p_value: float
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ def decide(questions: Sequence[Question], interim: bool = False) -> list[Verdict
 
 def _verdict(question: Question, corrected: float | None, interim: bool) -> Verdict:
     limit = 1 - LEVEL
-    ranks_agree = question.rank_p_value is None or question.rank_p_value < limit
-    if interim or corrected is None or corrected >= limit or not ranks_agree:
+    if interim or corrected is None or corrected >= limit or question.exact_p_value >= limit:
         return Verdict("undecided", corrected)
     return Verdict("better" if question.difference.value > 0 else "worse", corrected)
 

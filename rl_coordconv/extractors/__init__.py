@@ -90,13 +90,15 @@ def policy_kwargs(extractor: str = "coordconv", **options: Any) -> dict[str, Any
     With them the network has no hidden layers behind the features, as SB3's ``CnnPolicy`` has it by default.
 
     :param extractor: A name of :data:`EXTRACTORS`
-    :param options: Arguments of its class, e.g. ``coord_layers=[0, 1]``
+    :param options: Arguments of its class, e.g. ``coord_layers=[0, 1]``; where images are floats already,
+        ``normalized_image=True``, with ``normalize_images=False`` for the policy
     :return: ``features_extractor_class``, ``features_extractor_kwargs`` and an empty ``net_arch``
     :raises UserError: There is no such extractor, or it has no such option
     """
     entry = EXTRACTORS[choose("extractor", extractor, EXTRACTORS)]
+    accepted = {*entry.options, "normalized_image"} & {*inspect.signature(entry.cls.__init__).parameters}
     for name in options:
-        if name not in entry.options:
+        if name not in accepted:
             hint = nearest(name, entry.options)
             raise UserError(
                 f"extractor '{extractor}' has no option '{name}': it takes {', '.join(entry.options)}{hint}"

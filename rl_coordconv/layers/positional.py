@@ -38,6 +38,9 @@ class Kept(NamedTuple):
     term: Tensor | None = None
 
 
+NOTHING = Kept()
+
+
 class PositionalTerm:
     """
     What a CoordConv layer keeps of its batch-independent term, for rollouts and evaluation.
@@ -49,7 +52,9 @@ class PositionalTerm:
     """
 
     def __init__(self) -> None:
-        self.kept = Kept()
+        # By memory formats of batch and weight: a CUDA graph that was recorded in one goes on reading its
+        # constants while evaluations come in another.
+        self.kept: dict[tuple[bool, bool], Kept] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PositionalTerm:
         return PositionalTerm()
@@ -74,7 +79,7 @@ class PositionalTerm:
         :param weight: The coordinate part of the weight
         :param options: Everything that the term depends on but the weight and what ``out`` says
         :param make: Makes of ``out`` and the options what the weight is multiplied by; kept, at the same
-            address for CUDA graphs, as long as sizes, options and memory formats stay the same
+            address for CUDA graphs, as long as sizes and options stay the same
         :param multiply: Makes the term of ``out`` and that, ``(out_channels, out_height, out_width)``, or
             ``(out_height, out_width, out_channels)`` where ``out`` is ``channels_last``
         """
@@ -85,19 +90,20 @@ class PositionalTerm:
         pixels_last = is_channels_last(out)
         if is_traced():
             return _add(out, multiply(out, make(out, *options)), pixels_last)
-        key = (options, pixels_last, is_channels_last(weight), weight.dtype, weight.device)
-        kept = self.kept
+        formats = (pixels_last, is_channels_last(weight))
+        key = (options, weight.dtype, weight.device)
+        kept = self.kept.get(formats, NOTHING)
         if key != kept.key:
             # A tensor made in inference mode could not be used for training later.
             with torch.inference_mode(False), torch.no_grad():
-                self.kept = kept = Kept(key, make(out, *options))
+                self.kept[formats] = kept = Kept(key, make(out, *options))
         if kind != "cpu" or (weight.requires_grad and torch.is_grad_enabled()) or has_tangent(weight):
             return _add(out, multiply(out, kept.constants), pixels_last)
         term, known = kept.term, kept.weight
         if term is None or known is None or term.dtype != out.dtype or not torch.equal(weight, known):
             with torch.inference_mode(False), torch.no_grad():
                 term = multiply(out, kept.constants)
-                self.kept = Kept(key, kept.constants, weight.detach().clone(), term)
+                self.kept[formats] = Kept(key, kept.constants, weight.detach().clone(), term)
         return _add(out, term, pixels_last)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gymnasium import spaces
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -73,8 +74,8 @@ def load_run(path: Path | str, device: str = "auto") -> tuple[OnPolicyAlgorithm,
     folder, model_file = find_run(Path(path))
     config = folder.load_config(device=device)
     is_export = model_file.name == MODEL
-    weights = load_file(model_file) if is_export else load_parameters(model_file, "cpu")["policy"]
     try:
+        weights = load_file(model_file) if is_export else load_parameters(model_file, "cpu")["policy"]
         actions = spaces.Discrete(len(weights["action_net.weight"]))
         model = from_spaces(
             algorithm_class(config),
@@ -86,6 +87,6 @@ def load_run(path: Path | str, device: str = "auto") -> tuple[OnPolicyAlgorithm,
         )
         assert isinstance(model, OnPolicyAlgorithm)
         model.policy.load_state_dict(with_aliases(weights))
-    except (KeyError, RuntimeError) as error:
+    except (LookupError, RuntimeError, TypeError, ValueError, MemoryError, SafetensorError) as error:
         raise UserError(f"model '{model_file}' does not fit the config of its run: {error}") from None
     return model, config, model_file

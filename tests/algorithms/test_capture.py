@@ -171,6 +171,17 @@ def test_the_gpu_that_is_used_is_waited_for_measured_and_named(monkeypatch: pyte
     assert asked == ["cuda:1"] * 3
 
 
+def test_frames_that_are_repeated_at_an_episodes_start_are_refused_whenever_it_begins() -> None:
+    store, seen = FrameStore(2, 1, (4, 2, 2), CPU), np.zeros((1, 4, 2, 2), dtype=np.uint8)
+    for rollout in range(3):
+        for step in range(2):
+            seen = np.concatenate([seen[:, 1:], np.full((1, 1, 2, 2), 1 + step, np.uint8)], 1)
+            store.put(step, seen, np.array([rollout == step == 0]))
+    for step in range(2):
+        with pytest.raises(ValueError, match="do not stack single frames"):
+            store.put(step, np.ones((1, 4, 2, 2), np.uint8), np.ones(1, dtype=bool))
+
+
 def test_a_recording_that_breaks_off_leaves_the_gpu_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU: what is asked of PyTorch, in order."""
 

@@ -58,6 +58,16 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert "http" not in page
 
 
+def test_what_was_removed_from_a_report_is_written_again(script, written):
+    folder = written(clearly_better_on_breakout, games="[Pong]", seeds="[1, 2]").folder
+    for part in ("report.html", "report.md", "figures"):
+        assert script("report", folder) == 0
+        target = folder / part
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        assert script("report", folder) == 0
+        assert target.exists()
+
+
 def test_of_many_questions_those_undecided_are_left_to_the_table(written, matrix_file):
     arms = "{cnn: {extractor: cnn}, " + ", ".join(f"a{n}: {{features_dim: {n}}}" for n in range(2, 23)) + "}"
 
@@ -365,8 +375,11 @@ DAMAGED = [
         ("[Pong]", "cnn", "abc"),
         ("[[Pong]]", "cnn", "{}"),
         ("[Pong]", "no", "{}"),
+        ("[Pong]", "cnn", "{cnn: 5}"),
+        ("[../x]", "cnn", "{}"),
     )
 ]
+DAMAGED += [text.replace("seeds: [1]", "seeds: [x]").replace("abc", "{}") for text in DAMAGED[:1]]
 
 
 @pytest.mark.parametrize("text", ["games: [Pong]\n", "games: 3\nforeign: {}\n", "[1]\n", ": :", *DAMAGED])

@@ -237,6 +237,12 @@ def test_a_comparison_begun_before_defaults_were_written_down_goes_on(written, m
             lambda folder: (folder / "scores.csv").write_text("game,arm\nPong,cnn\n"),
             "line 2, lacks comparison",
         ),
+        (
+            lambda folder: (folder / "curves.csv").write_text(
+                (folder / "curves.csv").read_text().replace("\n", ",9\n").replace(",9\n", "\n", 1)
+            ),
+            "curves.csv', line 2, has more values than columns",
+        ),
     ],
 )
 def test_damaged_results_are_one_line(recorded, matrix_file, damage, message):

@@ -75,9 +75,27 @@ def test_missing_and_broken_runs_go_by_the_new_name_of_their_arm_and_seed():
     assert not others.broken
 
 
+def test_a_comparison_is_merged_once(script, written, capsys, tmp_path):
+    folder = written(lambda config: 1.0, games="[Pong]", seeds="[1]").folder
+    assert script("report", folder, "--merge", folder, "--output", tmp_path / "x") == 2
+    assert "Pong/cnn/seed1 of 'mine' is there twice" in capsys.readouterr().err
+
+
+def test_seeds_of_any_size_stay_apart():
+    progress, none = Progress("finished", 10), np.empty(0)
+    parts = []
+    for name, seeds in (("a", (1, 100_001)), ("b", (1,))):
+        comparison = Comparison(Path(name), ("Pong",), ("cnn",), seeds, "cnn", options={"cnn": {}})
+        runs = [RunData(name, "Pong", "cnn", seed, progress, 10, none, none) for seed in seeds]
+        parts.append((comparison, Collected(runs, {}, [])))
+    whole, data = merged(parts)
+    assert len({run.seed for run in data.runs}) == len(data.runs) == len(whole.seeds) == 3
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--labels", "cnn=../../x", "--output", "x"], "label '../../x' must not hold /"),
         (["--games", "Pong"], "give --output"),
         (["--games", "Qbert", "--output", "x"], "unknown game 'Qbert'"),
         (["--arms", "cmn", "--output", "x"], "did you mean 'cnn'"),

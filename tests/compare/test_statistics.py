@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from rliable import library, metrics
@@ -14,8 +16,10 @@ from rl_coordconv.compare.aggregation import (
     improvement_over_games,
     iqm,
     jackknife,
+    mean,
     optimality_gap,
     performance_profile,
+    permutation_p_value,
 )
 from rl_coordconv.compare.power import detectable, seeds_needed
 from rl_coordconv.compare.simulate import NOISES, RAINBOW, World, coverage, verdict_rates
@@ -120,6 +124,32 @@ def test_few_runs_never_claim_certainty():
 def test_holms_correction_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+def test_the_permutation_test_counts_what_all_splits_of_the_runs_would_show():
+    rng = np.random.default_rng(0)
+    games = [(rng.normal(1.0, size=2), rng.normal(size=3)), (rng.normal(1.0, size=3), rng.normal(size=2))]
+
+    def splits(ours: np.ndarray, theirs: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        runs = np.concatenate([ours, theirs])
+        places = itertools.combinations(range(len(runs)), len(ours))
+        return [(runs[list(chosen)], np.delete(runs, chosen)) for chosen in places]
+
+    def apart(pair: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
+        return abs(sum(float(ours.mean() - theirs.mean()) for ours, theirs in pair))
+
+    every = [apart(pair) for pair in itertools.product(*(splits(*game) for game in games))]
+    exact = np.mean(np.array(every) >= apart(tuple(games)) - 1e-9)
+    found = permutation_p_value(*zip(*games, strict=True), mean, draws=20_000)
+    assert found == pytest.approx(exact, abs=0.01)
+    assert 0.02 < exact < 0.98
+    assert permutation_p_value([np.arange(4) + 9.0] * 2, [np.arange(4) * 1.0] * 2, iqm) < 0.01
+    assert permutation_p_value([np.ones(3)] * 2, [np.ones(3)] * 2, iqm) == 1
+
+
+def test_a_verdict_over_two_games_is_seldom_wrong_where_runs_take_off_or_do_not():
+    games = {game: RAINBOW[game] for game in ("Seaquest", "SpaceInvaders")}
+    assert verdict_rates(World(games, NOISES["bimodal"]), 3, 0.0, trials=200)["overall"] < 0.05
 
 
 def test_no_verdict_without_both_tests_or_while_runs_are_missing():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from literal_layer import layer_and_images, literal
@@ -114,12 +116,21 @@ def test_term_follows_the_type_of_the_weights():
     torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0.05)
 
 
-def test_what_weights_are_multiplied_by_stays_where_it_is_when_precision_changes():
-    # A CUDA graph goes on reading it while evaluations compute in float32.
+def test_what_weights_are_multiplied_by_stays_where_it_is_when_precision_or_memory_format_change():
+    # A CUDA graph goes on reading it while evaluations compute in float32, or on frames that lie otherwise.
     layer, images = CoordConv2d(2, 4, 3), torch.rand(2, 2, 8, 8)
-    places = set()
-    for bf16 in (True, False, True):
+    alive = []
+    for bf16, memory_format in (
+        (True, torch.contiguous_format),
+        (False, torch.contiguous_format),
+        (False, torch.channels_last),
+        (True, torch.contiguous_format),
+        (True, torch.channels_last),
+    ):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            assert layer(images).dtype == (torch.bfloat16 if bf16 else torch.float32)
-        places.add(tuple(factor.data_ptr() for factor in layer._cached.kept.constants))
-    assert len(places) == 1
+            out = layer(images.to(memory_format=memory_format))
+        assert out.dtype == (torch.bfloat16 if bf16 else torch.float32)
+        alive.append({id(kept.constants): kept.constants for kept in layer._cached.kept.values()})
+    for earlier, later in itertools.pairwise(alive):
+        assert earlier.keys() <= later.keys()
+    assert len(alive[-1]) == 2

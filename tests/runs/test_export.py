@@ -17,7 +17,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from small_runs import SMALL
 from stable_baselines3 import PPO
 
@@ -288,6 +288,26 @@ def test_changed_file_is_one_line(exported, script, capsys, name):
     (exported / name).unlink()
     with pytest.raises(UserError):
         load_agent(exported, "cpu")
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        b"nonsense",
+        {"action_net.weight": torch.zeros(())},
+        {"action_net.weight": torch.zeros(0, 512)},
+        {},
+    ],
+    ids=["no safetensors", "a number", "no actions", "nothing"],
+)
+def test_weights_that_fit_nothing_are_one_line_though_their_hash_fits(exported, weights):
+    data = weights if isinstance(weights, bytes) else save(weights)
+    (exported / "model.safetensors").write_bytes(data)
+    sums = exported / "SHA256SUMS"
+    lines = [line for line in sums.read_text().splitlines() if not line.endswith("model.safetensors")]
+    sums.write_text("\n".join([*lines, f"{hashlib.sha256(data).hexdigest()}  model.safetensors"]) + "\n")
+    with pytest.raises(UserError, match="does not fit the config"):
+        load_agent(exported)
 
 
 def test_config_of_another_network_is_refused(exported):
