@@ -19,28 +19,21 @@ MAY_BE_ZERO = {"seed", "num_threads", "eval_freq", "ent_coef", "vf_coef", "gamma
 AT_MOST_ONE = {"gamma", "gae_lambda"}
 
 
+MOST_VALUES = 100_000
+"""In a YAML file, aliases written out: ten lines of aliases of aliases could fill any memory."""
+
+
 class _PlainLoader(yaml.SafeLoader):
-    """
-    A safe loader that refuses a key given twice, of which YAML would silently keep the last, and aliases.
-
-    A file of ten lines can name so many of each other's copies that they fill any memory.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(
-                None, None, f"alias '*{event.anchor}': write its value out", event.start_mark
-            )
-        return super().compose_node(parent, index)
+    """A safe loader that refuses merges, and a key given twice, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key}' is given twice", node.start_mark
+            if keys.count(key) > 1 or key == "<<":
+                wrong = (
+                    "'<<' is not read, write the options out" if key == "<<" else f"'{key}' is given twice"
                 )
+                raise yaml.constructor.ConstructorError(None, None, wrong, node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -56,6 +49,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise UserError(f"config file '{path}' does not exist")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)  # a SafeLoader
+        if _written_out(values, {}) > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values, with aliases written out")
         json.dumps(values, default=str)  # refuses a date as a key
     # Among others a date that is none, or one as a key.
     except (yaml.YAMLError, TypeError, ValueError, RecursionError, OSError) as error:
@@ -63,6 +58,17 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"config file '{path}' must hold 'option: value' lines")
     return values
+
+
+def _written_out(value: Any, known: dict[int, float]) -> float:
+    """Return how many values there are with aliases written out; of what contains itself, no end of them."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(value)]
 
 
 def fill(section: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
