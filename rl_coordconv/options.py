@@ -24,7 +24,7 @@ MOST_VALUES = 100_000
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A safe loader that refuses merges, and a key given twice, of which YAML would silently keep the last."""
+    """A safe loader that refuses merges, and keys given twice, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
