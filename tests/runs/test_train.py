@@ -288,7 +288,10 @@ def test_a_run_folder_that_takes_no_result_is_one_line_before_a_game(finished_ru
         ([".", "--games", "0"], "games is 0"),
         ([".", "--seed", "99999999999999999999999"], "it must be below 2**31"),
         ([".", "--seed", "-1"], "seed is -1: it must be 0 or more"),
-        ([".", "--coord_scale", "wind"], "must be float or one of window, root or null (did you mean 'window'?)"),
+        (
+            [".", "--coord_scale", "wind"],
+            "must be float or one of window, root or null (did you mean 'window'?)",
+        ),
         (["."], "is not a run folder"),
         ([".", "--gif", "a.mp4"], "must end in .gif"),
         ([".", "--mp4", "no/where.mp4"], "does not exist"),
