@@ -28,12 +28,10 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1 or key == "<<":
-                wrong = (
-                    "'<<' is not read, write the options out" if key == "<<" else f"'{key}' is given twice"
-                )
-                raise yaml.constructor.ConstructorError(None, None, wrong, node.start_mark)
+        wrong = ["'<<' is not read, write the options out"] if "<<" in keys else []
+        wrong += [f"'{key}' is given twice" for key in repeated(keys)]
+        if wrong:
+            raise yaml.constructor.ConstructorError(None, None, wrong[0], node.start_mark)
         return super().construct_mapping(node, deep)
 
 

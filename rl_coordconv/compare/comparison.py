@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from rl_coordconv.compare.rundata import is_path
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.files import write_text
@@ -135,7 +136,7 @@ class Comparison:
                 raise TypeError("seeds must be whole numbers")
             if not all(isinstance(of_arm, dict) for of_arm in options.values()):
                 raise TypeError("options must hold 'option: value' lines for each arm")
-            if unfit := [name for name in (*games, *arms) if "/" in name or name.startswith(".")]:
+            if unfit := [name for name in (*games, *arms) if is_path(name)]:
                 raise ValueError(f"'{unfit[0]}' is a path, not a name")
             return cls(folder, games, arms, seeds, values["baseline"], (), foreign, score, options, results)
         except UserError:

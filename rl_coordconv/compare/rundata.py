@@ -29,6 +29,11 @@ def parts_of(name: str) -> tuple[str, str, int]:
     return game, arm, int(seed.removeprefix("seed"))
 
 
+def is_path(name: str) -> bool:
+    """Whether the name of a game or an arm would be a path in the names and folders that hold it."""
+    return "/" in name or name.startswith(".")
+
+
 @dataclass(frozen=True)
 class RunData:
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
-from rl_coordconv.compare.rundata import parts_of, run_name
+from rl_coordconv.compare.rundata import is_path, parts_of, run_name
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.options import repeated
@@ -68,7 +68,7 @@ def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
         arm, equals, label = text.partition("=")
         if not equals or not label:
             raise UserError(f"label '{text}' must be arm=label")
-        if "/" in label or label.startswith("."):
+        if is_path(label):
             raise UserError(f"label '{label}' must not hold / or begin with a dot: it names a folder too")
         found[choose("arm in labels", arm, arms)] = label
     names = [found.get(arm, arm) for arm in arms]
