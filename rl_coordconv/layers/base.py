@@ -65,11 +65,11 @@ class CoordConvLayer(nn.Module):
             self._reset_coordinates(reset)
 
     def _literal_layer(self, device: Any) -> Any:
-        """Return PyTorch's layer on the concatenated input, its parameters not initialised."""
+        """Return PyTorch's layer on the concatenated input, which draws numbers unless it is on "meta"."""
         channels = self.in_channels + self.groups * (3 if self.with_r else 2)
         size = (channels, self.out_channels, self.kernel_size)
         options = {"groups": self.groups, "bias": self.bias is not None, "dtype": self.weight.dtype}
-        return nn.utils.skip_init(self._plain, *size, **options, device=device)
+        return self._plain(*size, **options, device=device)
 
     def _split(self, concat: Tensor) -> tuple[Tensor, Tensor]:
         """Return the image part and the coordinate part of a weight of the literal concat."""
@@ -101,14 +101,15 @@ class CoordConvLayer(nn.Module):
         if self.coord_init == "zeros":
             self.coord_weight.zero_()
             return
-        twin = self._literal_layer("cpu")
-        if before is not None:
-            twin.weight.copy_(before)
-            if self.bias is not None:
-                twin.bias.copy_(self.bias)
         with torch.random.fork_rng(devices=[]):
             # Numbers of their own: the next layer's weights are drawn from the state that is left behind.
-            torch.default_generator.manual_seed(int(torch.randint(2**62, (), device="cpu")))
+            seed = int(torch.randint(2**62, (), device="cpu"))
+            twin = self._literal_layer("cpu")
+            if before is not None:
+                twin.weight.copy_(before)
+                if self.bias is not None:
+                    twin.bias.copy_(self.bias)
+            torch.default_generator.manual_seed(seed)
             initialise(twin)
         self.coord_weight.copy_(self._split(twin.weight)[1])
 

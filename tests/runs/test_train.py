@@ -17,6 +17,7 @@ import pytest
 import stable_baselines3
 from small_runs import SMALL, wait_for
 
+from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.agent import load_run
 from rl_coordconv.runs.checkpoints import list_checkpoints, newest_intact
@@ -250,7 +251,8 @@ def test_evaluate_prints_a_table_and_writes_json_and_videos(finished_run, script
         assert not np.array_equal(frames[0], frames[-1])
 
 
-def test_foreign_zip_needs_trust(finished_run, script, capsys, tmp_path):
+def test_foreign_zip_needs_trust(finished_run, script, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunConfig, "game_options", {"max_frames": 400, "num_threads": 1})  # not whole games
     foreign = tmp_path / "foreign.zip"
     foreign.write_bytes(finished_run.final_model.read_bytes())
     assert script("evaluate", foreign) == 2
