@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl_coordconv.errors import UserError, choose
@@ -104,6 +104,10 @@ class GanConfig(Experiment):
         data = coverage(fresh, find_objects(reference(self, self.seeds[0])), self.image_size)
         return {"data": data, "parameters": parameters(self)}
 
+    def make_networks(self, arm: str) -> tuple[nn.Module, nn.Module]:
+        """Return a new generator and a new discriminator of an arm."""
+        return build_gan(arm, self.image_size, self.width, self.latent, self.init)
+
     def train(self, run: Run) -> Outcome:
         return train_gan(self, run)
 
@@ -121,7 +125,7 @@ class Gan:
     """
 
     def __init__(self, config: GanConfig, arm: str, device: torch.device) -> None:
-        generator, discriminator = build_gan(arm, config.image_size, config.width, config.latent, config.init)
+        generator, discriminator = config.make_networks(arm)
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
         # DCGAN's first moment: at Adam's usual 0.9 the two networks push each other around.
         self.generator_optimiser = torch.optim.Adam(generator.parameters(), config.lr_generator, (0.5, 0.999))
@@ -228,7 +232,7 @@ def reference(config: GanConfig, seed: int) -> Tensor:
 
 def parameters(config: GanConfig) -> dict[str, list[int]]:
     """Return the numbers of parameters per arm: generator, discriminator."""
-    networks = {arm: build_gan(arm, config.image_size, config.width, config.latent) for arm in config.arms}
+    networks = {arm: config.make_networks(arm) for arm in config.arms}
     return {
         arm: [sum(weight.numel() for weight in net.parameters()) for net in pair]
         for arm, pair in networks.items()

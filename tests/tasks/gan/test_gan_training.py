@@ -112,6 +112,13 @@ def test_he_start_keeps_the_scale_of_the_layers(arm: str) -> None:
     assert (modules(generator, nn.BatchNorm2d) == 0) == (arm == "coordconv-1x1")
 
 
+def test_the_counts_of_parameters_are_those_of_the_networks_that_are_trained() -> None:
+    config = small(init="he", paper_generator=True)
+    gan = Gan(config, "coordconv-1x1", CPU)
+    counts = [sum(p.numel() for p in net.parameters()) for net in (gan.generator, gan.discriminator)]
+    assert config.facts()["parameters"]["coordconv-1x1"] == counts
+
+
 def test_a_run_stops_when_its_images_are_well_formed_enough(make_run: Callable[..., Run]) -> None:
     config = small(steps=6, eval_every=2, stop_at=1e-9)
     assert config.train(make_run("plain")).numbers["steps"] == 6  # no image is well formed so early
