@@ -21,6 +21,7 @@ with script_needs("report"):
     from rl_coordconv.compare.matrix import load_comparison
     from rl_coordconv.compare.update_norms import draw, measure, write_norms
     from rl_coordconv.config import RunConfig
+    from rl_coordconv.files import check_can_hold_files
 
 
 @dataclass
@@ -42,6 +43,7 @@ class UpdateNormsConfig:
 def main(args: Sequence[str]) -> None:
     """Train each arm for some steps, then draw."""
     config = parse_dataclass(UpdateNormsConfig, args, prog="update_norms.py")
+    check_can_hold_files(config.output, "output folder")
     if not config.configs:
         draw(config.output)
         return
