@@ -23,7 +23,7 @@ with script_needs("report"):
     import torch
 
     from rl_coordconv.benchmark.measure import BENCHMARKS, Rounds, measure
-    from rl_coordconv.benchmark.pages import machine_name, write_pages, write_result
+    from rl_coordconv.benchmark.pages import machine_name, read_machines, write_pages, write_result
     from rl_coordconv.benchmark.report import markdown
     from rl_coordconv.benchmark.setting import Setting
     from rl_coordconv.cli import parse_dataclass
@@ -95,6 +95,7 @@ def main(args: Sequence[str]) -> None:
         write_pages(Path(config.output))
         return
     check_can_hold_files(Path(config.output) / machine_name(versions(config.device)), "output folder")
+    read_machines(Path(config.output))  # a damaged file is told before the minutes of measuring, not after
     for what in BENCHMARKS if config.what == "all" else (config.what,):
         for algo in config.algo if what == "train" else config.algo[:1]:
             run(config, what, algo, f"python scripts/benchmark.py {shlex.join(args)}")

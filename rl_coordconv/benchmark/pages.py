@@ -74,10 +74,9 @@ def write_pages(output: Path) -> None:
     Make the page and charts of every machine and the overview anew from JSON.
 
     :param output: The folder that holds a folder per machine
-    :raises UserError: There are no results
+    :raises UserError: There are no results, or a file of them is damaged
     """
-    machines = {folder.name: read_results(folder) for folder in sorted(output.glob("*/"))}
-    machines = {name: results for name, results in machines.items() if results}
+    machines = read_machines(output)
     if not machines:
         raise UserError(f"'{output}' holds no results: measure first, e.g. with benchmark.py env")
     for name, results in machines.items():
@@ -87,10 +86,31 @@ def write_pages(output: Path) -> None:
     write_text(output / "README.md", overview(machines))
 
 
+def read_machines(output: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """
+    Return the results of every machine that has any, by its name.
+
+    :raises UserError: A file is damaged
+    """
+    machines = {folder.name: read_results(folder) for folder in sorted(output.glob("*/"))}
+    return {name: results for name, results in machines.items() if results}
+
+
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return a machine's results by file name."""
-    paths = {file: folder / f"{file}.json" for file in FILES}
-    return {file: json.loads(path.read_text("utf-8")) for file, path in paths.items() if path.is_file()}
+    """
+    Return a machine's results by file name.
+
+    :raises UserError: A file is not what :func:`write_result` writes
+    """
+    results = {}
+    for file in FILES:
+        if (path := folder / f"{file}.json").is_file():
+            try:
+                results[file] = json.loads(path.read_text("utf-8"))
+                page({file: results[file]})  # takes all that is in it
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                raise UserError(f"'{path}' is damaged ({error!r}): restore or remove it") from None
+    return results
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:

@@ -63,6 +63,19 @@ def test_bad_input(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"what": "env", "rounds": {}, "machine": {}}'])
+def test_a_damaged_result_is_named_before_anything_is_measured(
+    text: str, script: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "machine").mkdir(parents=True)
+    (tmp_path / "out" / "machine" / "env.json").write_text(text)
+    for what in (["layer", "--peers", "cnn"], ["page"]):
+        assert script("benchmark", *what, "--output", "out") == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: 'out/machine/env.json' is damaged")
+        assert error.count("\n") == 1
+
+
 def test_without_any_peer_nothing_is_written(
     script: Callable[..., int],
     tmp_path: Path,
