@@ -103,8 +103,9 @@ class UpdateNorms(BaseCallback):
             return
         weight, *others = (after - before for after, before in zip(self._parts(), self.before, strict=True))
         assert self.images is not None
+        options: Any = {"stride": self.layer.stride, "padding": self.layer.padding}
         with torch.no_grad():
-            changes = [nn.functional.conv2d(self.images, weight, stride=self.layer.stride), *others]
+            changes = [nn.functional.conv2d(self.images, weight, **options), *others]
         norms = {
             part: float(change.square().mean().sqrt()) / rate
             for part, change in zip(PARTS, changes, strict=True)

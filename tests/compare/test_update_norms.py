@@ -12,12 +12,15 @@ from rl_coordconv.compare.update_norms import UpdateNorms, measure, read_norms
 from rl_coordconv.config import config_from_dict
 from rl_coordconv.layers import CoordConv2d
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "update_norms"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results" / "update_norms"
+CONFIG = ROOT / "configs" / "compare" / "coord_start.yaml"
 
 
-def test_norms_are_those_of_a_step_taken_by_hand():
+@pytest.mark.parametrize("padding", [0, 2])
+def test_norms_are_those_of_a_step_taken_by_hand(padding):
     torch.manual_seed(0)
-    layer = CoordConv2d(1, 2, 8, 4, coord_scale="window").double()
+    layer = CoordConv2d(1, 2, 8, 4, padding, coord_scale="window").double()
     callback = UpdateNorms(every=2, steps=0)
     callback.layer = layer
     callback.images = torch.rand(3, 1, 16, 20).double()
@@ -27,12 +30,16 @@ def test_norms_are_those_of_a_step_taken_by_hand():
     optimizer.register_step_post_hook(callback._after)
     for _ in range(2):
         before = layer.positional_bias(16, 20).detach().clone()
-        layer(callback.images).square().sum().backward()
+        bias, output = layer.bias.detach().clone(), layer(callback.images)
+        output.square().sum().backward()
         optimizer.step()
     [(update, norms)] = callback.norms
     assert update == 2
     change = layer.positional_bias(16, 20).detach() - before
     assert norms["coordinates"] == pytest.approx(float(change.square().mean().sqrt()) / 0.1)
+    others = change + (layer.bias.detach() - bias)[:, None, None]
+    image = layer(callback.images).detach() - output.detach() - others
+    assert norms["image"] == pytest.approx(float(image.square().mean().sqrt()) / 0.1)
 
 
 def test_a_literal_layer_moves_its_positional_bias_by_far_more_than_a_bias(script, tmp_path):
@@ -67,6 +74,13 @@ def test_a_folder_without_the_table_is_one_line(script, capsys, tmp_path):
     assert script("update_norms", tmp_path / "nowhere") == 2
     assert "update_norms.csv' cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("args", [[], ["--configs", CONFIG]])
+def test_a_folder_that_cannot_be_made_is_one_line_before_anything_is_trained(script, capsys, tmp_path, args):
+    (tmp_path / "out").write_text("a file")
+    assert script("update_norms", tmp_path / "out", *args) == 2
+    assert "is not a folder that can be written to" in capsys.readouterr().err
 
 
 def test_a_table_without_rows_is_one_line(script, capsys, tmp_path):
