@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from rl_coordconv.layers import CoordConv2d, CoordInit
 from rl_coordconv.tasks.detection.boxes import decode, encode, make_anchors, pairwise_iou, top_boxes
+from rl_coordconv.tasks.networks import he_weights
 
 STRIDE = 4
 SIDES = (15, 20, 25)
@@ -224,7 +225,7 @@ class ReleasedProposalNetwork(ProposalNetwork):
 
     def __init__(self, size: int, width: int, coordinates: bool, **options: Any) -> None:
         super().__init__(size, width, coordinates, **{"labels": "decoded", **options})
-        self.apply(he_normal)
+        self.apply(he_weights)
         for parameter in self.regressor[-1].parameters():  # type: ignore[index]  # made below
             nn.init.zeros_(parameter)
 
@@ -255,14 +256,6 @@ class ReleasedProposalNetwork(ProposalNetwork):
         """Return the squared errors, the errors themselves where they are above 1; per box, ``(n, 4)``."""
         size = errors.abs()
         return torch.where(size > 1, size, errors.square()).sum() / max(len(errors), 1)
-
-
-def he_normal(module: nn.Module) -> None:
-    """Draw a convolution's weights as He et al. 2015 (arXiv:1502.01852) do; its bias is 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        assert module.bias is not None
-        nn.init.zeros_(module.bias)
 
 
 def sample(candidates: Tensor, most: int) -> Tensor:

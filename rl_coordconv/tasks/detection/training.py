@@ -33,6 +33,7 @@ from rl_coordconv.tasks.detection.proposals import (
 )
 from rl_coordconv.tasks.detection.scattered_digits import SCENES, Canvases, check_canvas, make_canvases
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
+from rl_coordconv.tasks.networks import count_parameters
 from rl_coordconv.tasks.seed_statistics import Numbers
 
 TEST_SEED_STEP = 1_000_000
@@ -131,8 +132,7 @@ class DetectionConfig(Experiment):
         return load_digits(self.digits)
 
     def facts(self) -> dict[str, Any]:
-        networks = {arm: self.make_network(arm) for arm in ARMS}
-        counts = {arm: sum(weight.numel() for weight in net.parameters()) for arm, net in networks.items()}
+        counts = {arm: count_parameters(self.make_network(arm)) for arm in ARMS}
         train, test = self.pictures
         return {"parameters": counts, "digits": {"train": len(train), "test": len(test)}}
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.layers import CoordConv2d, CoordConvTranspose2d
+from rl_coordconv.tasks.networks import he_weights
 
 ARMS = ("plain", "coordconv", "coordconv-1x1")
 IMAGE_SIZES = (16, 32, 64, 128)
@@ -150,19 +151,6 @@ def dcgan_weights(module: nn.Module) -> None:
         module.weight.normal_(0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         module.weight.normal_(1, 0.02)
-
-
-@torch.no_grad()
-def he_weights(module: nn.Module) -> None:
-    """Set He's initial weights (arXiv:1502.01852): they keep the scale through layers with ReLU."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        # A transposed convolution's weight has inputs first, which PyTorch takes for outputs.
-        transposed = isinstance(module, nn.ConvTranspose2d)
-        nn.init.kaiming_normal_(
-            module.weight, mode="fan_out" if transposed else "fan_in", nonlinearity="relu"
-        )
-        if module.bias is not None:
-            module.bias.zero_()
 
 
 INITS = {"dcgan": dcgan_weights, "he": he_weights}

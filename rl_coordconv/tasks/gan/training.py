@@ -16,6 +16,7 @@ from rl_coordconv.tasks.gan.coverage import coverage, find_objects, walk_scores
 from rl_coordconv.tasks.gan.figures import draw_gan
 from rl_coordconv.tasks.gan.models import ARMS, INITS, build_gan, check_image_size
 from rl_coordconv.tasks.gan.sort_of_clevr import make_scenes, render
+from rl_coordconv.tasks.networks import count_parameters
 from rl_coordconv.tasks.seed_statistics import Numbers
 
 DATA_SEED_STEP = 1_000_000
@@ -232,11 +233,7 @@ def reference(config: GanConfig, seed: int) -> Tensor:
 
 def parameters(config: GanConfig) -> dict[str, list[int]]:
     """Return the numbers of parameters per arm: generator, discriminator."""
-    networks = {arm: config.make_networks(arm) for arm in config.arms}
-    return {
-        arm: [sum(weight.numel() for weight in net.parameters()) for net in pair]
-        for arm, pair in networks.items()
-    }
+    return {arm: [count_parameters(net) for net in config.make_networks(arm)] for arm in config.arms}
 
 
 def latent_walks(latent: int, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from rl_coordconv import layers
 from rl_coordconv.errors import UserError
+from rl_coordconv.tasks.networks import he_weights
 
 # The paper's two kinds of stack, each with and without coordinates.
 ARCHS = {
@@ -89,7 +90,7 @@ class Renderer(nn.Module):
         for a, b in itertools.pairwise(channels):
             blocks += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
         self.painter = nn.Sequential(*blocks[:-1])
-        self.painter.apply(_he_weights)
+        self.painter.apply(he_weights)
 
     def forward(self, xy: Tensor) -> Tensor:
         """
@@ -100,13 +101,6 @@ class Renderer(nn.Module):
         """
         one_hot = self.classifier(xy).softmax(dim=1).unflatten(1, (1, self.canvas, self.canvas))
         return self.painter(one_hot).flatten(1)
-
-
-def _he_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        assert module.bias is not None
-        nn.init.zeros_(module.bias)
 
 
 class MaxPoolRegressor(nn.Module):
@@ -232,11 +226,6 @@ class ConvRegressor(nn.Sequential):
                 blocks += [conv(a, b, 3, 1 + i % 2, 1), nn.BatchNorm2d(b), nn.ReLU()]
             blocks += [conv(64, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         super().__init__(*blocks)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Return how many trained numbers a network has."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def make_model(task: str, arch: str, split: str, canvas: int, width: int = 2, filter: int = 3) -> nn.Module:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from rl_coordconv.tasks.experiment import Outcome, Run
+from rl_coordconv.tasks.networks import count_parameters
 from rl_coordconv.tasks.seed_statistics import Numbers
-from rl_coordconv.tasks.toy.models import MaxPoolRegressor, PixelClassifier, Renderer, count_parameters
+from rl_coordconv.tasks.toy.models import MaxPoolRegressor, PixelClassifier, Renderer
 from rl_coordconv.tasks.toy.tasks import Task
 
 EVAL_BATCH = {"cpu": 4, "cuda": 256}  # what a CPU's cache holds; what keeps a GPU busy

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.layers import AddCoords, CoordConv2d
-from rl_coordconv.tasks.toy.models import MaxPoolRegressor, PixelClassifier, count_parameters, make_model
+from rl_coordconv.tasks.networks import count_parameters
+from rl_coordconv.tasks.toy.models import MaxPoolRegressor, PixelClassifier, make_model
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
 from rl_coordconv.tasks.toy.tasks import sampled_softmax_loss
 
