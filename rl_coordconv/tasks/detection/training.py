@@ -158,51 +158,46 @@ class DetectionConfig(Experiment):
         return adam, torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
 
     def train(self, run: Run) -> Outcome:
-        return train_detector(self, self.pictures, run)
+        """
+        Train one arm with one seed.
+
+        :param run: Arm, seed, device, TensorBoard and progress bar
+        :return: Measurements after the last epoch; canvases with their detections for the figure
+        """
+        digits, test_digits = self.pictures
+        sizes = (self.canvas_size, self.per_canvas)
+        canvases = make_canvases(digits, self.train_canvases, *sizes, run.seed, self.scenes)
+        test_seed = run.seed + TEST_SEED_STEP
+        test = make_canvases(test_digits, self.test_canvases, *sizes, test_seed, self.scenes)
+        detector = self.make_network(run.arm).to(run.device)
+        optimizer, schedule = self.make_optimizer(detector)
+        step = 0
+        for _ in range(self.epochs):
+            for batch in torch.randperm(len(canvases)).split(self.batch_size):
+                losses = detector.losses(*to_device(canvases, batch, run.device))
+                total = torch.stack(list(losses.values())).sum()
+                optimizer.zero_grad(set_to_none=True)
+                total.backward()
+                optimizer.step()
+                schedule.step()
+                step += 1
+                if step % 20 == 0:
+                    for key, value in losses.items():
+                        run.writer.add_scalar(f"loss/{key}", value, step)
+                run.show_progress(step, self.steps, "loss {:.3f}", total)
+            numbers, detections = measure(detector, test, run.device)
+            log(run, step, numbers, test, detections)
+        samples = {
+            "images": test.images[:SHOWN, 0].numpy(),
+            "truth": test.boxes[:SHOWN].numpy(),
+            "boxes": detections.boxes[:SHOWN].numpy(),
+            "scores": detections.scores[:SHOWN].numpy(),
+            "labels": detections.labels[:SHOWN].numpy(),
+        }
+        return Outcome(numbers, samples)
 
     def draw(self, results: dict[str, Any]) -> None:
         draw_detection(self, results)
-
-
-def train_detector(config: DetectionConfig, digits: tuple[Digits, Digits], run: Run) -> Outcome:
-    """
-    Train one arm with one seed.
-
-    :param config: Options
-    :param digits: For training and for testing
-    :param run: Arm, seed, device, TensorBoard and progress bar
-    :return: Measurements after the last epoch; canvases with their detections for the figure
-    """
-    sizes = (config.canvas_size, config.per_canvas)
-    canvases = make_canvases(digits[0], config.train_canvases, *sizes, run.seed, config.scenes)
-    test_seed = run.seed + TEST_SEED_STEP
-    test = make_canvases(digits[1], config.test_canvases, *sizes, test_seed, config.scenes)
-    detector = config.make_network(run.arm).to(run.device)
-    optimizer, schedule = config.make_optimizer(detector)
-    step = 0
-    for _ in range(config.epochs):
-        for batch in torch.randperm(len(canvases)).split(config.batch_size):
-            losses = detector.losses(*to_device(canvases, batch, run.device))
-            total = torch.stack(list(losses.values())).sum()
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            optimizer.step()
-            schedule.step()
-            step += 1
-            if step % 20 == 0:
-                for key, value in losses.items():
-                    run.writer.add_scalar(f"loss/{key}", value, step)
-            run.show_progress(step, config.steps, "loss {:.3f}", total)
-        numbers, detections = measure(detector, test, run.device)
-        log(run, step, numbers, test, detections)
-    samples = {
-        "images": test.images[:SHOWN, 0].numpy(),
-        "truth": test.boxes[:SHOWN].numpy(),
-        "boxes": detections.boxes[:SHOWN].numpy(),
-        "scores": detections.scores[:SHOWN].numpy(),
-        "labels": detections.labels[:SHOWN].numpy(),
-    }
-    return Outcome(numbers, samples)
 
 
 def to_device(canvases: Canvases, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

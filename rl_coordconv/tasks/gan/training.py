@@ -102,15 +102,60 @@ class GanConfig(Experiment):
 
     def facts(self) -> dict[str, Any]:
         fresh = find_objects(render(make_scenes(self.eval_images, self.image_size, 2 * DATA_SEED_STEP)))
-        data = coverage(fresh, find_objects(reference(self, self.seeds[0])), self.image_size)
-        return {"data": data, "parameters": parameters(self)}
+        data = coverage(fresh, find_objects(self.reference(self.seeds[0])), self.image_size)
+        counts = {arm: [count_parameters(net) for net in self.make_networks(arm)] for arm in self.arms}
+        return {"data": data, "parameters": counts}
+
+    def reference(self, seed: int) -> Tensor:
+        """Return as many fresh images of data as are generated, ``(images, 3, size, size)``."""
+        return render(make_scenes(self.eval_images, self.image_size, seed + DATA_SEED_STEP))
 
     def make_networks(self, arm: str) -> tuple[nn.Module, nn.Module]:
         """Return a new generator and a new discriminator of an arm."""
         return build_gan(arm, self.image_size, self.width, self.latent, self.init)
 
     def train(self, run: Run) -> Outcome:
-        return train_gan(self, run)
+        """
+        Train one arm with one seed.
+
+        :param run: Arm, seed, device, TensorBoard and progress bar
+        :return: Coverage at the end; images, a latent walk and the objects' centres for the figure
+        """
+        gan = Gan(self, run.arm, run.device)
+        scenes = make_scenes(self.images, self.image_size, run.seed).to(run.device)
+        data_images = self.reference(run.seed)
+        data = find_objects(data_images)
+        latents = torch.randn(
+            self.eval_images, self.latent, generator=torch.Generator().manual_seed(run.seed)
+        )
+        for step in range(1, self.steps + 1):
+            real = render(scenes[torch.randint(len(scenes), (self.batch_size,), device=run.device)])
+            loss_d, loss_g = gan.step(real)
+            run.show_progress(step, self.steps, "loss D {:.2f}  G {:.2f}", loss_d, loss_g)
+            if step % 50 == 0:
+                run.writer.add_scalar("loss/discriminator", loss_d, step)
+                run.writer.add_scalar("loss/generator", loss_g, step)
+            if step % self.eval_every == 0 or step == self.steps:
+                images = gan.paint(latents)
+                found = find_objects(images)
+                numbers = coverage(found, data, self.image_size)
+                log(run, step, images, numbers)
+                if self.stop_at is not None and found.well_formed.mean() >= self.stop_at:
+                    break
+        walks = gan.paint(latent_walks(self.latent, run.seed))
+        means = images.mean(0), data_images.mean(0)
+        numbers |= walk_scores(find_objects(walks), WALK_STEPS)
+        numbers |= {"mean_image_distance": float((means[0] - means[1]).abs().mean()), "steps": step}
+        samples = {
+            "images": to_uint8(images[:SAMPLES_SHOWN]),
+            "walk": to_uint8(walks[: 4 * WALK_STEPS]),
+            "mean_image": to_uint8(means[0][None]),
+            "data_mean_image": to_uint8(means[1][None]),
+            "centres": found.centres.astype(np.float32),
+            "data_images": to_uint8(render(scenes[:SAMPLES_SHOWN]).cpu()),
+            "data_centres": data.centres.astype(np.float32),
+        }
+        return Outcome(numbers, samples)
 
     def draw(self, results: dict[str, Any]) -> None:
         draw_gan(self, results)
@@ -179,61 +224,6 @@ def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
-
-
-def train_gan(config: GanConfig, run: Run) -> Outcome:
-    """
-    Train one arm with one seed.
-
-    :param config: Options
-    :param run: Arm, seed, device, TensorBoard and progress bar
-    :return: Coverage at the end; images, a latent walk and the objects' centres for the figure
-    """
-    gan = Gan(config, run.arm, run.device)
-    scenes = make_scenes(config.images, config.image_size, run.seed).to(run.device)
-    data_images = reference(config, run.seed)
-    data = find_objects(data_images)
-    latents = torch.randn(
-        config.eval_images, config.latent, generator=torch.Generator().manual_seed(run.seed)
-    )
-    for step in range(1, config.steps + 1):
-        real = render(scenes[torch.randint(len(scenes), (config.batch_size,), device=run.device)])
-        loss_d, loss_g = gan.step(real)
-        run.show_progress(step, config.steps, "loss D {:.2f}  G {:.2f}", loss_d, loss_g)
-        if step % 50 == 0:
-            run.writer.add_scalar("loss/discriminator", loss_d, step)
-            run.writer.add_scalar("loss/generator", loss_g, step)
-        if step % config.eval_every == 0 or step == config.steps:
-            images = gan.paint(latents)
-            found = find_objects(images)
-            numbers = coverage(found, data, config.image_size)
-            log(run, step, images, numbers)
-            if config.stop_at is not None and found.well_formed.mean() >= config.stop_at:
-                break
-    walks = gan.paint(latent_walks(config.latent, run.seed))
-    means = images.mean(0), data_images.mean(0)
-    numbers |= walk_scores(find_objects(walks), WALK_STEPS)
-    numbers |= {"mean_image_distance": float((means[0] - means[1]).abs().mean()), "steps": step}
-    samples = {
-        "images": to_uint8(images[:SAMPLES_SHOWN]),
-        "walk": to_uint8(walks[: 4 * WALK_STEPS]),
-        "mean_image": to_uint8(means[0][None]),
-        "data_mean_image": to_uint8(means[1][None]),
-        "centres": found.centres.astype(np.float32),
-        "data_images": to_uint8(render(scenes[:SAMPLES_SHOWN]).cpu()),
-        "data_centres": data.centres.astype(np.float32),
-    }
-    return Outcome(numbers, samples)
-
-
-def reference(config: GanConfig, seed: int) -> Tensor:
-    """Return as many fresh images of data as are generated, ``(images, 3, size, size)``."""
-    return render(make_scenes(config.eval_images, config.image_size, seed + DATA_SEED_STEP))
-
-
-def parameters(config: GanConfig) -> dict[str, list[int]]:
-    """Return the numbers of parameters per arm: generator, discriminator."""
-    return {arm: [count_parameters(net) for net in config.make_networks(arm)] for arm in config.arms}
 
 
 def latent_walks(latent: int, seed: int) -> Tensor:

@@ -22,7 +22,7 @@ from rl_coordconv.tasks.detection.proposals import (
     smooth_l1,
 )
 from rl_coordconv.tasks.detection.scattered_digits import Canvases, make_canvases
-from rl_coordconv.tasks.detection.training import DetectionConfig, measure, train_detector
+from rl_coordconv.tasks.detection.training import DetectionConfig, measure
 from rl_coordconv.tasks.experiment import Run
 
 CPU = torch.device("cpu")
@@ -223,7 +223,7 @@ def test_a_short_training_finds_digits_and_logs_them(
     config = DetectionConfig(train_canvases=1200, test_canvases=100, width=8, epochs=2, batch_size=6, lr=3e-3)
     torch.manual_seed(1)
     untrained = measure(Detector(64, 8, True), make_canvases(digits[1], 100, 64, 5, 9), CPU)[0]
-    outcome = train_detector(config, digits, make_run("coordconv"))
+    outcome = config.train(make_run("coordconv"))
     assert outcome.numbers["map50"] is not None
     assert untrained["map50"] is not None
     assert outcome.numbers["map50"] > untrained["map50"] + 0.1
