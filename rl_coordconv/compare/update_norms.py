@@ -7,15 +7,13 @@ Coordinates are nearly constant within a window, so all ``kh * kw`` weights of a
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import io
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
@@ -29,6 +27,7 @@ from rl_coordconv.files import atomic_path, write_text
 from rl_coordconv.layers import CoordConv2d
 from rl_coordconv.runs.train import make_training_env
 
+FILE = "update_norms.csv"
 PARTS = ("image", "coordinates", "bias")
 
 
@@ -146,63 +145,60 @@ def measure(config: RunConfig, steps: int, points: int = 60) -> list[Norm]:
 def write_norms(folder: Path, norms: Sequence[Norm]) -> None:
     """Write ``update_norms.csv`` and its figure and table into a folder, which is made if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in dataclasses.fields(Norm)])
-    writer.writerows([*dataclasses.astuple(norm)[:-1], f"{norm.norm:.4g}"] for norm in norms)
-    write_text(folder / "update_norms.csv", text.getvalue())
+    text = pd.DataFrame(norms).to_csv(index=False, float_format="%.4g", na_rep="nan", lineterminator="\n")
+    write_text(folder / FILE, text)
     draw(folder)
 
 
-def read_norms(folder: Path) -> list[Norm]:
+def read_norms(folder: Path) -> pd.DataFrame:
     """
-    Return what :func:`write_norms` wrote.
+    Return what :func:`write_norms` wrote, a row per :class:`Norm`.
 
     :raises UserError: It is not there, or is no such table
     """
-    file = folder / "update_norms.csv"
+    file = folder / FILE
+    types = {"algo": str, "arm": str, "update": int, "part": str, "norm": float}
     try:
-        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-        if not rows:
+        norms = pd.read_csv(
+            file, usecols=[*types], dtype=types, na_values={"norm": ["nan"]}, keep_default_na=False
+        )
+        if norms.empty:
             raise ValueError("it has no rows")
-        return [Norm(r["algo"], r["arm"], int(r["update"]), r["part"], float(r["norm"])) for r in rows]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"'{file}' cannot be read: {error}") from None
+    return norms
 
 
 def draw(folder: Path) -> None:
     """Draw ``update_norms.png`` and write ``update_norms.md``, the medians, from the table in a folder."""
     norms = read_norms(folder)
+    norms["algo"] = norms["algo"].str.upper()
     with atomic_path(folder / "update_norms.png") as temporary:
         _figure(norms).savefig(temporary, dpi=DPI)
-    groups: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for norm in norms:
-        groups[norm.algo.upper(), norm.arm][norm.part].append(norm.norm)
-    lines = [f"| algorithm | arm | {' | '.join(PARTS)} | coordinates / bias |", "|---|---|---|---|---|---|"]
-    for (algo, arm), parts in groups.items():
-        medians = {part: float(np.median(values)) for part, values in parts.items()}
-        cells = [f"{medians[part]:.3g}" if part in medians else "" for part in PARTS]
-        ratio = f"{medians['coordinates'] / medians['bias']:.3g}" if "coordinates" in medians else ""
-        lines.append(f"| {algo} | {arm} | {' | '.join(cells)} | {ratio} |")
+    medians = norms.pivot_table("norm", ["algo", "arm"], "part", aggfunc="median", sort=False)
+    medians = medians.reindex(columns=[*PARTS])
+    medians["coordinates / bias"] = medians["coordinates"] / medians["bias"]
+    lines = [f"| algorithm | arm | {' | '.join(medians.columns)} |", "|---|---|---|---|---|---|"]
+    for names, values in medians.iterrows():
+        cells = [*names, *("" if np.isnan(value) else f"{value:.3g}" for value in values)]
+        lines.append(f"| {' | '.join(cells)} |")
     write_text(folder / "update_norms.md", "\n".join(lines) + "\n")
 
 
-def _figure(norms: Sequence[Norm]) -> Figure:
-    algos = list(dict.fromkeys(norm.algo for norm in norms))
-    arms = {algo: list(dict.fromkeys(norm.arm for norm in norms if norm.algo == algo)) for algo in algos}
-    columns = max(map(len, arms.values()))
+def _figure(norms: pd.DataFrame) -> Figure:
+    algos = {algo: rows.groupby("arm", sort=False) for algo, rows in norms.groupby("algo", sort=False)}
+    columns = max(map(len, algos.values()))
     figure = Figure(figsize=(3.6 * columns, 3.0 * len(algos) + 0.4), layout="constrained")
     grid = figure.subplots(len(algos), columns, squeeze=False, sharey="row")
-    for row, algo in zip(grid, algos, strict=True):
+    for row, (algo, arms) in zip(grid, algos.items(), strict=True):
         row[0].set_ylabel("change, in learning rates")
-        for axes in row[len(arms[algo]) :]:
+        for axes in row[len(arms) :]:
             axes.remove()
-        for axes, arm in zip(row, arms[algo], strict=False):
-            axes.set(title=f"{algo.upper()}, {arm}", xlabel="optimizer step", yscale="log")
+        for axes, (arm, points) in zip(row, arms, strict=False):
+            axes.set(title=f"{algo}, {arm}", xlabel="optimizer step", yscale="log")
             axes.grid(alpha=0.3)
             for number, part in enumerate(PARTS):
-                points = [(n.update, n.norm) for n in norms if (n.algo, n.arm, n.part) == (algo, arm, part)]
-                if points:
-                    axes.plot(*zip(*points, strict=True), label=part, color=f"C{number}")
+                if len(here := points[points["part"] == part]):
+                    axes.plot(here["update"], here["norm"], label=part, color=f"C{number}")
     legend_below(figure, figure.axes)
     return figure

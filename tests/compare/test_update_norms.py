@@ -52,10 +52,7 @@ def test_a_literal_layer_moves_its_positional_bias_by_far_more_than_a_bias(scrip
     )
     assert script("update_norms", tmp_path / "out", "--configs", matrix, "--steps", 256) == 0
     norms = read_norms(tmp_path / "out")
-    found = {
-        (arm, part): max(n.norm for n in norms if (n.arm, n.part) == (arm, part))
-        for arm, part in {(n.arm, n.part) for n in norms}
-    }
+    found = norms.groupby(["arm", "part"])["norm"].max()
     assert ("cnn", "coordinates") not in found
     assert found["literal", "coordinates"] > 5 * found["literal", "bias"]
     assert found["window", "coordinates"] < 2 * found["window", "bias"]
