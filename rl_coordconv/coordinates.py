@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -13,10 +14,7 @@ from torch import Tensor, nn
 from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import (
     CoordConvCombinedExtractor,
-    CoordConvImpalaCNN,
-    CoordConvImpalaPool,
     CoordConvNatureCNN,
-    CoordConvNaturePool,
     ImageExtractor,
     see_coordinates,
 )
@@ -26,10 +24,8 @@ Model = TypeVar("Model", bound=BaseAlgorithm)
 WITH_COORDINATES: dict[type[nn.Module], type[nn.Module]] = {
     NatureCNN: CoordConvNatureCNN,
     CombinedExtractor: CoordConvCombinedExtractor,
-    **{kind: kind for kind in (CoordConvNatureCNN, CoordConvCombinedExtractor, CoordConvNaturePool)},
-    **{kind: kind for kind in (CoordConvImpalaCNN, CoordConvImpalaPool)},
 }
-"""The class that has the same network with coordinates, by the class that an agent has."""
+"""The class that has the same network with coordinates, by SB3's class."""
 
 
 def add_coordinates(
@@ -49,14 +45,20 @@ def add_coordinates(
     :param with_r: Add the distance from the centre as a third coordinate
     :param coord_scale: As in :class:`~rl_coordconv.layers.CoordConv2d`
     :return: The model
-    :raises UserError: Its extractor is none that has a CoordConv counterpart, it sees coordinates already, or
+    :raises UserError: Its extractor cannot have coordinates or has some, it has several optimizers, or
         there is no such convolution; the model is as it was
     """
     policy: Any = model.policy
+    if not hasattr(policy, "optimizer"):
+        raise UserError(f"{type(model).__name__} has an optimizer for each network: it must have one for all")
     kind = policy.features_extractor_class
-    if kind not in WITH_COORDINATES or not hasattr(policy, "optimizer"):
-        names = ", ".join(sorted(known.__name__ for known in WITH_COORDINATES))
-        raise UserError(f"extractor {kind.__name__} cannot be given coordinates: it must be one of {names}")
+    counterpart = WITH_COORDINATES.get(kind, kind)
+    if "coord_layers" not in inspect.signature(counterpart).parameters:
+        names = " or ".join(plain.__name__ for plain in WITH_COORDINATES)
+        raise UserError(
+            f"extractor {kind.__name__} cannot be given coordinates: it must be SB3's {names}, or a class "
+            "that takes coord_layers"
+        )
     if any(isinstance(module, CoordConvLayer) for module in policy.modules()):
         raise UserError("this model sees coordinates already")
     options = {"with_r": with_r, "coord_init": "zeros", "coord_scale": coord_scale}
@@ -65,7 +67,7 @@ def add_coordinates(
         if isinstance(module, (NatureCNN, ImageExtractor)):
             see_coordinates(module.cnn, coord_layers, **options)  # type: ignore[arg-type]
     _hand_over(policy.optimizer, policy, before)
-    policy.features_extractor_class = WITH_COORDINATES[kind]
+    policy.features_extractor_class = counterpart
     policy.features_extractor_kwargs = {
         **policy.features_extractor_kwargs,
         "coord_layers": list(coord_layers),

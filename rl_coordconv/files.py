@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rl_coordconv.errors import UserError
 
@@ -35,6 +38,44 @@ def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write ``text`` to ``path`` so that the file is there complete or not at all."""
     with atomic_path(path, sync) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, sync: bool = True) -> None:
+    """Write ``value`` to ``path`` as JSON for people to read, complete or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n", sync)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file says; nothing if it is missing, damaged or no mapping."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path, what: str, replace: bool = False) -> Iterator[Path]:
+    """
+    Give an empty folder beside ``folder`` that takes its place when the block succeeds.
+
+    :param folder: The folder to make, with those above it
+    :param what: What it is, for the message
+    :param replace: Whether it may be there already
+    :raises UserError: It cannot be made or filled
+    """
+    draft = folder.with_name(f".{folder.name}.tmp")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        if replace:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.replace(draft, folder)
+    except OSError as error:
+        raise UserError(f"{what} '{folder}' cannot be made: {error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_place_of(path: Path, what: str) -> None:

@@ -8,7 +8,6 @@ python scripts/evaluate.py my_sb3_agent.zip --algo ppo --game Breakout --extract
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ with script_needs("train"):
 
     from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.extractors import Pool
-    from rl_coordconv.files import check_place_of, write_text
+    from rl_coordconv.files import check_place_of, write_json
     from rl_coordconv.layers import CoordScale
     from rl_coordconv.machine import check_device
     from rl_coordconv.options import check_values
@@ -99,15 +98,18 @@ def main(args: Sequence[str]) -> None:
     options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm
     is_foreign = config.trust or config.algo or config.game or config.extractor or options
-    output = config.json if config.json or is_foreign else place_in_run(config.agent)
+    folder, model_file = (None, config.agent) if is_foreign else find_run(config.agent)
+    output = config.json
+    if output is None and folder and model_file.name != MODEL:  # an exported agent stays as it was handed on
+        output = folder.path / "evaluation.json"
     if output is not None:
         check_place_of(output, "json")
-    if is_foreign:
-        model, run, model_file = load_zip(
-            config.agent, config.algo, config.game, config.extractor, config.trust, config.device, **options
-        )
+    if folder:
+        model, run = load_run(folder, model_file, config.device)
     else:
-        model, run, model_file = load_run(config.agent, config.device)
+        model, run = load_zip(
+            model_file, config.algo, config.game, config.extractor, config.trust, config.device, **options
+        )
     if config.positions:
         policy_with_values(model)  # refused before games are played
     with contextlib.closing(make_eval_env(run, min(config.n_envs, config.games))) as env:
@@ -115,7 +117,7 @@ def main(args: Sequence[str]) -> None:
     Console().print(score_table(f"{run.game}: {model_file}", returns))
     if output is not None:
         result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
-        write_text(output, json.dumps({**result, "returns": returns, "lengths": lengths}, indent=2) + "\n")
+        write_json(output, {**result, "returns": returns, "lengths": lengths})
         print(f"wrote {output}")
     if videos:
         frames, score = film_game(model, run, config.seed, config.deterministic, config.max_steps)
@@ -126,12 +128,6 @@ def main(args: Sequence[str]) -> None:
         effects = shift_effects(model, collect_frames(model, run, config.seed))
         draw_shift_effects(effects, f"{run.game}/{run.arm}/seed{run.seed}", config.positions)
         print(f"wrote {config.positions}: what a shifted screen does to the agent")
-
-
-def place_in_run(agent: Path) -> Path | None:
-    """Return where the result goes without ``--json``; an exported agent stays as it was handed on."""
-    folder, model_file = find_run(agent)
-    return None if model_file.name == MODEL else folder.path / "evaluation.json"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from rl_coordconv.errors import UserError, needs, one_line_errors, script_needs
 
 with script_needs("train"):
     from rl_coordconv.cli import parse_dataclass
-    from rl_coordconv.runs.agent import load_run
+    from rl_coordconv.runs.agent import find_run, load_run
     from rl_coordconv.runs.evaluation import EVAL_SEED
     from rl_coordconv.runs.export import MODEL, check_new, export_agent
     from rl_coordconv.runs.video import film_game
@@ -53,13 +53,14 @@ def main(args: Sequence[str]) -> None:
     if config.gif:
         with needs("video"):
             import imageio.v3  # noqa: F401
-    model, run, model_file = load_run(config.run, "cpu")
+    folder, model_file = find_run(config.run)
     if model_file.name == MODEL:
         raise UserError(f"'{config.run}' is an exported agent already: copy it")
+    model, run = load_run(folder, model_file, "cpu")
     film = (
         film_game(model, run, EVAL_SEED, deterministic=False, max_steps=FILM_STEPS)[0] if config.gif else None
     )
-    export_agent(model.policy, run, model_file, config.folder, config.onnx, film)
+    export_agent(model.policy, run, folder, model_file, config.folder, config.onnx, film)
     print(f"exported {config.folder}: play it with python scripts/evaluate.py {config.folder}")
 
 

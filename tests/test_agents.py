@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rl_coordconv import load_agent
-from rl_coordconv.runs.agent import load_run
+from rl_coordconv.runs.agent import find_run, load_run
 from rl_coordconv.runs.evaluation import make_eval_env, play_games
 
 AGENTS = Path(__file__).parents[1] / "agents"
@@ -42,7 +42,7 @@ def test_the_hub_reads_the_card(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_agent_plays_better_than_random(name: str) -> None:
-    model, config, _ = load_run(AGENTS / name, "cpu")
+    model, config = load_run(*find_run(AGENTS / name), "cpu")
     env = make_eval_env(dataclasses.replace(config, max_frames=1_000), 8)
     try:
         returns, _ = play_games(model, env, 8, seed=0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
@@ -74,6 +74,8 @@ def test_models_that_cannot_see_coordinates_are_left_as_they_are() -> None:
         add_coordinates(model)
     with pytest.raises(UserError, match="extractor FlattenExtractor cannot be given coordinates: it must be"):
         add_coordinates(PPO("MlpPolicy", "CartPole-v1"))
+    with pytest.raises(UserError, match="SAC has an optimizer for each network"):
+        add_coordinates(SAC("MlpPolicy", "Pendulum-v1"))
     plain = PPO("CnnPolicy", make_env(), device="cpu", n_steps=32)
     with pytest.raises(UserError, match=r"coord_layers is 0: give a list, e.g. \[0\]"):
         add_coordinates(plain, coord_layers=0)  # type: ignore[arg-type]

@@ -144,11 +144,3 @@ class DeviceRolloutBuffer(RolloutBuffer):
         :param batch_size: Samples per minibatch; ``None`` for all at once
         """
         yield from map(self.samples, self.minibatches(batch_size))
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of a rollout in bytes."""
-        assert self.frames is not None
-        arrays = (self.actions, self.rewards, self.returns, self.episode_starts, self.values, self.log_probs)
-        held = sum(array.nbytes for array in (*arrays, self.advantages))
-        return self.frames.nbytes + self._actions.nbytes + self._columns.nbytes + held

@@ -8,6 +8,7 @@ and the optimizer's kernel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -112,30 +113,21 @@ class FastOnPolicyAlgorithm(FastRollout):
         def measure(bf16: tuple[bool, bool], compiled: tuple[bool, bool]) -> Ratio:
             return probe(self.policy, self._work, self.channels_last, bf16, compiled)
 
+        def decide(
+            name: str, options: tuple[Any, Any], reason: str, ratio: Callable[[], Ratio] | None
+        ) -> None:
+            found = settle(name, getattr(self, name), options, reason, ratio, self.strict)
+            self.decisions[name] = found
+            setattr(self, name, found.choice)
+
         if self.precision != "fp32":
-            reason = uncovered or why_no_bf16(self.device)
-            self.decisions["precision"] = found = settle(
-                "precision",
-                self.precision,
-                ("fp32", "bf16"),
-                reason,
-                None if uncovered else lambda: measure((False, True), (False, False)),
-                self.strict,
-            )
-            self.precision = found.choice  # type: ignore[assignment]
+            ratio = None if uncovered else lambda: measure((False, True), (False, False))
+            decide("precision", ("fp32", "bf16"), uncovered or why_no_bf16(self.device), ratio)
         if self.compile:
-            is_auto = self.compile == "auto"
-            reason = uncovered or why_no_compile(self.device, is_auto)
+            reason = uncovered or why_no_compile(self.device, self.compile == "auto")
             bf16 = self.precision == "bf16"
-            self.decisions["compile"] = found = settle(
-                "compile",
-                self.compile,
-                (False, True),
-                reason,
-                None if reason else lambda: measure((bf16, bf16), (False, True)),
-                self.strict,
-            )
-            self.compile = found.choice  # type: ignore[assignment]
+            ratio = None if reason else lambda: measure((bf16, bf16), (False, True))
+            decide("compile", (False, True), reason, ratio)
 
     def _excluded_save_params(self) -> list[str]:
         # SB3 has to open the file without this package's buffer.

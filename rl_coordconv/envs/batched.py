@@ -39,19 +39,41 @@ class Batch(NamedTuple):
     """(n, 4, 84, 84) uint8, valid where a game ended: its last observation. ``None`` where none did."""
 
 
-class BatchedAtariVecEnv(VecEnv):
+class CompiledVecEnv(VecEnv):
+    """A ``VecEnv`` of C++ objects, without Python environments inside."""
+
+    render_mode = "rgb_array"  # VecEnv's constructor reads it through get_attr
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Refuse: C++ objects have no attributes."""
+        raise AttributeError(
+            f"cannot set '{attr_name}': {type(self).__name__} has no Python environments inside"
+        )
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Refuse: C++ objects have no methods."""
+        raise AttributeError(
+            f"cannot call '{method_name}': {type(self).__name__} has no Python environments inside"
+        )
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """Say that environments have a ``Monitor``: ``info["episode"]`` is what a ``Monitor`` reports."""
+        return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
+
+
+class BatchedAtariVecEnv(CompiledVecEnv):
     """
     SB3 ``VecEnv`` over emulators that are stepped together.
 
     Does the work of SB3's ``Monitor``, ``EpisodicLifeEnv``, ``ClipRewardEnv`` and ``VecFrameStack`` on
-    arrays, and so answers ``env_is_wrapped(Monitor)`` with true.
+    arrays.
 
     :param n_envs: Number of environments
     :param n_actions: Number of actions of the game
     :param options: How the game is played; used here are ``clip_reward`` and ``terminal_on_life_loss``
     """
-
-    render_mode = "rgb_array"  # VecEnv's constructor reads it through get_attr
 
     def __init__(self, n_envs: int, n_actions: int, options: GameOptions) -> None:
         shape = (N_STACK, SCREEN_SIZE, SCREEN_SIZE)
@@ -209,24 +231,6 @@ class BatchedAtariVecEnv(VecEnv):
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return an attribute of this object, once for each environment: they have none of their own."""
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refuse: the environments are C++ objects without attributes."""
-        raise AttributeError(
-            f"cannot set '{attr_name}': {type(self).__name__} has no Python environments inside"
-        )
-
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
-        """Refuse: the environments are C++ objects without methods."""
-        raise AttributeError(
-            f"cannot call '{method_name}': {type(self).__name__} has no Python environments inside"
-        )
-
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Say that environments have a ``Monitor``: ``info["episode"]`` is what a ``Monitor`` reports."""
-        return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
     def close(self) -> None:
         """Free the emulators, even with a step under way; closing twice does nothing."""

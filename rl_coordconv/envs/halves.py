@@ -6,15 +6,14 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from rl_coordconv.envs.batched import checked_actions
+from rl_coordconv.envs.batched import CompiledVecEnv, checked_actions
 
 
-class HalvedAtariVecEnv(VecEnv):
+class HalvedAtariVecEnv(CompiledVecEnv):
     """
     Several ``VecEnv`` in a row as one: the same environments, seeds and games as undivided.
 
@@ -22,8 +21,6 @@ class HalvedAtariVecEnv(VecEnv):
 
     :param halves: Environments of the same game
     """
-
-    render_mode = "rgb_array"  # VecEnv's constructor reads it through get_attr
 
     def __init__(self, halves: Sequence[VecEnv]) -> None:
         self.halves = tuple(halves)
@@ -73,21 +70,6 @@ class HalvedAtariVecEnv(VecEnv):
         """Return an attribute of each environment's half."""
         values = [value for half in self.halves for value in half.get_attr(attr_name)]
         return [values[i] for i in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refuse, as the halves do."""
-        self.halves[0].set_attr(attr_name, value)
-
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
-        """Refuse, as the halves do."""
-        return self.halves[0].env_method(method_name, *method_args, **method_kwargs)
-
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Say that environments have a ``Monitor``, as the halves do."""
-        wrapped = [value for half in self.halves for value in half.env_is_wrapped(wrapper_class)]
-        return [wrapped[i] for i in self._get_indices(indices)]
 
     def close(self) -> None:
         """Free the emulators of all halves."""

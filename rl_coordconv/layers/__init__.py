@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rl_coordconv.layers.base import COORD_INITS, CoordConvLayer, CoordInit, CoordScale, check_coord_scale
+from rl_coordconv.layers.base import COORD_INITS, CoordConvLayer, CoordInit, CoordScale
 from rl_coordconv.layers.conv import CoordConv2d
 from rl_coordconv.layers.coords import AddCoords, coordinate_map
 from rl_coordconv.layers.transpose import CoordConvTranspose2d
@@ -28,7 +28,6 @@ __all__ = [
     "CoordConvTranspose2d",
     "CoordInit",
     "CoordScale",
-    "check_coord_scale",
     "coordinate_map",
     "positional_bias",
 ]

@@ -27,7 +27,7 @@ def load_agent(folder: Path | str, device: str = "auto") -> OnPolicyAlgorithm:
         ``n_envs=model.n_envs`` environments, as many as its run had; it takes frames ``(n, 4, 84, 84)`` uint8
     :raises UserError: The folder is missing or damaged, hashes or shapes differ
     """
-    return load_run(folder, device)[0]
+    return load_run(*find_run(Path(folder)), device)[0]
 
 
 def find_run(path: Path) -> tuple[RunFolder, Path]:
@@ -62,16 +62,16 @@ def find_run(path: Path) -> tuple[RunFolder, Path]:
     raise UserError(f"run '{path}' has saved no agent yet")
 
 
-def load_run(path: Path | str, device: str = "auto") -> tuple[OnPolicyAlgorithm, RunConfig, Path]:
+def load_run(folder: RunFolder, model_file: Path, device: str) -> tuple[OnPolicyAlgorithm, RunConfig]:
     """
     Rebuild the agent of a run from its ``config.yaml`` and its tensors, whatever its switches for speed were.
 
-    :param path: As for :func:`load_agent`
+    :param folder: Its run's, as :func:`find_run` returns it
+    :param model_file: Its zip or safetensors, likewise
     :param device: Where to put the agent
-    :return: The agent, its run's config, and the file it came from
-    :raises UserError: The folder or the zip is missing, damaged, or they do not fit together
+    :return: The agent and its run's config
+    :raises UserError: The folder or the file is damaged, or they do not fit together
     """
-    folder, model_file = find_run(Path(path))
     config = folder.load_config(device=device)
     is_export = model_file.name == MODEL
     try:
@@ -89,4 +89,4 @@ def load_run(path: Path | str, device: str = "auto") -> tuple[OnPolicyAlgorithm,
         model.policy.load_state_dict(with_aliases(weights))
     except (LookupError, RuntimeError, TypeError, ValueError, MemoryError, SafetensorError) as error:
         raise UserError(f"model '{model_file}' does not fit the config of its run: {error}") from None
-    return model, config, model_file
+    return model, config

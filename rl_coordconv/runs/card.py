@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -125,10 +124,3 @@ def hub_metadata(config: RunConfig, metrics: dict[str, Any]) -> dict[str, Any]:
         }
         metadata["model-index"] = [{"name": config.algo.upper(), "results": [result]}]
     return metadata
-
-
-def training_command(model_file: Path) -> str:
-    """Return the command that a zip's run was started with."""
-    files = (parent / "command.txt" for parent in model_file.parents[:2])
-    file = next((file for file in files if file.is_file()), None)
-    return file.read_text(encoding="utf-8").strip() if file else "(not recorded)"

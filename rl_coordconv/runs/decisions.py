@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from stable_baselines3.common.utils import get_device
 
 from rl_coordconv import machine
 from rl_coordconv.config import RunConfig
-from rl_coordconv.files import alone, write_text
+from rl_coordconv.files import alone, read_json, write_json
 
 FILE = "decisions.json"
 Decisions = dict[str, dict[str, Any]]
@@ -46,7 +45,7 @@ def decided(config: RunConfig) -> Iterator[tuple[RunConfig, Decisions]]:
     # Probes of two runs at a time would measure each other.
     with open(Path(tempfile.gettempdir()) / f"rl-coordconv-{os.getuid()}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = sound(read(_experiment(config)).get(machine_kind(config)))
+        known = sound(read_json(_experiment(config)).get(machine_kind(config)))
         yield settled(config, known), known
 
 
@@ -64,13 +63,13 @@ def keep(config: RunConfig, folder: Path, known: Decisions, model: OnPolicyAlgor
     new = {name: dataclasses.asdict(found) for name, found in getattr(model, "decisions", {}).items()}
     # What this run was told decides for no other, and what others decided not for this one.
     used = {name: found for name, found in {**new, **known}.items() if getattr(config, name) == "auto"}
-    write(folder / FILE, used)
+    write_json(folder / FILE, used)
     if not used.keys() <= known.keys():
         file = _experiment(config)
         file.parent.mkdir(parents=True, exist_ok=True)
         with alone(file.parent):  # other machines may share the disk
-            there, kind = read(file), machine_kind(config)
-            write(file, {**there, kind: {**used, **sound(there.get(kind))}})
+            there, kind = read_json(file), machine_kind(config)
+            write_json(file, {**there, kind: {**used, **sound(there.get(kind))}})
 
 
 def settled(config: RunConfig, decisions: Decisions) -> RunConfig:
@@ -98,26 +97,12 @@ def _experiment(config: RunConfig) -> Path:
     return Path(config.output) / str(config.name) / FILE
 
 
-def read(path: Path) -> Any:
-    """Return what a file says; nothing if it is missing or damaged: then it is decided anew."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
 def of_run(folder: Path) -> Decisions:
     """Return what the run in a folder uses, as far as ``auto`` chose it."""
-    return sound(read(folder / FILE))
+    return sound(read_json(folder / FILE))
 
 
 def sound(found: Any) -> Decisions:
     """Return the entries of what a file says that are decisions."""
     entries = found if isinstance(found, dict) else {}
     return {name: entry for name, entry in entries.items() if isinstance(entry, dict) and "choice" in entry}
-
-
-def write(path: Path, decisions: Any) -> None:
-    """Write a file of decisions."""
-    write_text(path, json.dumps(decisions, indent=2) + "\n")

@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,8 @@ from torch import Tensor, nn
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.card import make_card, training_command
+from rl_coordconv.files import atomic_folder, write_json
+from rl_coordconv.runs.card import make_card
 from rl_coordconv.runs.checkpoints import NAME
 from rl_coordconv.runs.evaluation import best_of, summarise
 from rl_coordconv.runs.folder import RunFolder
@@ -75,6 +73,7 @@ class PolicyOutputs(nn.Module):
 def export_agent(
     policy: ActorCriticPolicy,
     config: RunConfig,
+    run: RunFolder,
     model_file: Path,
     folder: Path,
     onnx: bool = False,
@@ -85,7 +84,8 @@ def export_agent(
 
     :param policy: The agent's policy, on the CPU
     :param config: Its run's config
-    :param model_file: The zip it came from, inside of its run's folder
+    :param run: Its run's folder
+    :param model_file: The zip it came from, inside of that
     :param folder: Where to; must not exist
     :param onnx: Also write ``policy.onnx``
     :param film: A game, from :func:`~.video.film_game`, to write as ``play.gif``
@@ -94,37 +94,24 @@ def export_agent(
     from rl_coordconv.runs.curves import write_curve  # matplotlib comes with an extra; loading needs none
 
     check_new(folder)
-    model_file = model_file.absolute()
-    draft = folder.with_name(f".{folder.name}.tmp")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        run = RunFolder(
-            next(parent for parent in model_file.parents if RunFolder(parent).config_file.is_file())
-        )
-        metrics = _metrics(run, model_file)
+    metrics = _metrics(run, model_file)
+    with atomic_folder(folder, "folder") as draft:
         save_policy(policy, draft / MODEL)
         shared = dataclasses.replace(config, device="auto", output="runs")
         (draft / "config.yaml").write_text(shared.to_yaml(), encoding="utf-8")
-        (draft / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_json(draft / "metrics.json", metrics)
         pictures = {}
         if film:
             write_video(film, draft / GIF)
             pictures["A game of the agent"] = GIF
         if write_curve(run, draft / CURVE, f"{config.game}: {config.algo.upper()} with {config.arm}"):
             pictures["How it learned"] = f"{CURVE}.png"
-        command = training_command(model_file)
-        card = make_card(config, metrics, command, run.read_versions(), folder.name, pictures)
+        card = make_card(config, metrics, run.read_command(), run.read_versions(), folder.name, pictures)
         (draft / "README.md").write_text(card, encoding="utf-8")
         if onnx:
             _export_onnx(policy, draft / ONNX)
         names = sorted(path.name for path in draft.iterdir())
         (draft / HASHES).write_text("".join(f"{_sha256(draft / name)}  {name}\n" for name in names))
-        os.replace(draft, folder)
-    except OSError as error:
-        raise UserError(f"folder '{folder}' cannot be made: {error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_new(folder: Path) -> None:
@@ -191,7 +178,7 @@ def _metrics(run: RunFolder, model_file: Path) -> dict[str, Any]:
             return {"step": step}
     if not records:
         return {}
-    record = best_of(records) if model_file == run.best_model else records[-1]
+    record = best_of(records) if model_file.name == run.best_model.name else records[-1]
     return {"step": record["step"], "games": len(record["returns"]), **summarise(record["returns"])}
 
 

@@ -3,7 +3,7 @@ The folder of one training run, made to explain itself.
 
 It lies under ``<output>/<name>/<game>/<arm>/seed<k>/``; :data:`README` in it says what each file is.
 The folder is filled under another name and renamed, so it is there with its config or not at all. This module
-writes and reads every text file in it but ``decisions.json``.
+writes and reads every text file in it but ``decisions.json`` and ``evaluation.json``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ import numpy as np
 from rl_coordconv import machine
 from rl_coordconv.config import RunConfig, config_from_dict, upgrade
 from rl_coordconv.errors import UserError
-from rl_coordconv.files import check_can_hold_files, write_text
+from rl_coordconv.files import atomic_folder, check_can_hold_files, read_json, write_json, write_text
 from rl_coordconv.options import read_yaml
 
 README = """# {game} / {arm} / seed {seed}
@@ -44,6 +42,7 @@ README = """# {game} / {arm} / seed {seed}
 | `checkpoints/` | for `python scripts/train.py --resume {folder}` |
 | `best_model.zip` | the agent with the best evaluation (Stable-Baselines3 zip) |
 | `final_model.zip` | the agent at the last step (there once the run is finished) |
+| `evaluation.json` | what `scripts/evaluate.py` last measured here |
 
 Play it: `python scripts/evaluate.py {folder} --gif agent.gif`
 """
@@ -92,6 +91,8 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.yaml"
+        self.command = self.path / "command.txt"
+        self.versions = self.path / "versions.json"
         self.monitor = self.path / "monitor.csv"
         self.evaluations = self.path / "evaluations.jsonl"
         self.progress = self.path / "progress.json"
@@ -132,19 +133,13 @@ class RunFolder:
         text = README.format(
             game=config.game, arm=config.arm, seed=config.seed, folder=self.path, logdir=logdir
         )
-        draft = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            shutil.rmtree(draft, ignore_errors=True)
-            (draft / self.checkpoints.name).mkdir(parents=True)
+        with atomic_folder(self.path, "output folder") as draft:
+            (draft / self.checkpoints.name).mkdir()
             write_text(draft / "README.md", text)
             if command is not None:
-                write_text(draft / "command.txt", f"{command}\n")
-            write_text(draft / "versions.json", json.dumps(machine.versions(config.device), indent=2) + "\n")
+                write_text(draft / self.command.name, f"{command}\n")
+            write_json(draft / self.versions.name, machine.versions(config.device))
             write_text(draft / self.config_file.name, config.to_yaml())
-            os.replace(draft, self.path)
-        except OSError as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise UserError(f"output folder '{self.path}' cannot be made: {error}") from None
 
     def load_config(self, **overrides: Any) -> RunConfig:
         """
@@ -184,25 +179,25 @@ class RunFolder:
 
     def read_versions(self) -> dict[str, Any]:
         """Return the packages and the machine that the run began with, none if it does not say."""
-        try:
-            return dict(json.loads((self.path / "versions.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return {}
+        return read_json(self.versions)
+
+    def read_command(self) -> str:
+        """Return the command that the run was started with."""
+        return (
+            self.command.read_text(encoding="utf-8").strip() if self.command.is_file() else "(not recorded)"
+        )
 
     def read_progress(self) -> Progress:
         """Return where the run stands; a finished run says so whatever its process had time to write."""
-        try:
-            values = json.loads(self.progress.read_text(encoding="utf-8"))
-            known = {entry.name for entry in dataclasses.fields(Progress)}
+        values, known = read_json(self.progress), {entry.name for entry in dataclasses.fields(Progress)}
+        found = Progress("unfinished")
+        if "state" in values:
             found = Progress(**{key: value for key, value in values.items() if key in known})
-        except (OSError, ValueError, TypeError, AttributeError):
-            found = Progress("unfinished")
         return dataclasses.replace(found, state="finished") if self.finished else found
 
     def write_progress(self, progress: Progress) -> None:
         """Write where the run stands; what is overtaken in two seconds need not outlast a power cut."""
-        text = json.dumps(dataclasses.asdict(progress), indent=2) + "\n"
-        write_text(self.progress, text, sync=progress.state != "running")
+        write_json(self.progress, dataclasses.asdict(progress), sync=progress.state != "running")
 
     def read_games(self) -> tuple[np.ndarray, np.ndarray]:
         """

@@ -131,7 +131,7 @@ def load_zip(
     trust: bool,
     device: str = "auto",
     **options: Any,
-) -> tuple[BaseAlgorithm, RunConfig, Path]:
+) -> tuple[BaseAlgorithm, RunConfig]:
     """
     Load an SB3 zip that is not inside of a run folder.
 
@@ -142,7 +142,7 @@ def load_zip(
     :param trust: Unpickle it, for classes of its own
     :param device: Where to put the agent
     :param options: Options of the extractor that it was trained with, e.g. ``coord_scale=1.0``
-    :return: The agent, a config for evaluation, and the path
+    :return: The agent, and a config for evaluation
     :raises UserError: It is damaged, not such an agent, or something is not said
     """
     if algo is None or game is None or (extractor is None and not trust):
@@ -152,4 +152,4 @@ def load_zip(
         raise UserError(f"a zip that is unpickled says its options itself: leave out {', '.join(options)}")
     config = RunConfig(game=game, extractor=extractor or "cnn", device=device, **options).validate()
     model = unpickle(path, algo, config) if trust else load_tensors(path, algo, str(extractor), config)
-    return model, config, path
+    return model, config

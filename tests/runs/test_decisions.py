@@ -13,6 +13,7 @@ import rl_coordconv.algorithms.on_policy as on_policy
 import rl_coordconv.runs.train as runs
 from rl_coordconv.algorithms.probe import Ratio
 from rl_coordconv.config import RunConfig, parse_config
+from rl_coordconv.files import read_json
 from rl_coordconv.machine import describe
 from rl_coordconv.runs import decisions
 from rl_coordconv.runs.train import resume, train
@@ -87,7 +88,7 @@ def test_another_kind_of_machine_decides_anew(
     monkeypatch.setattr(decisions.machine, "describe", lambda device: {"cpu": "an older one"})
     folder = train(dataclasses.replace(config, seed=2))
     assert decisions.of_run(folder.path)["precision"]["choice"] == "fp32"
-    assert len(decisions.read(folder.path.parents[2] / "decisions.json")) == 2
+    assert len(read_json(folder.path.parents[2] / "decisions.json")) == 2
 
 
 @pytest.mark.parametrize("text", ["{", '{"%s": {"precision": {}}}', '{"%s": []}'])
@@ -98,7 +99,7 @@ def test_damaged_decisions_are_made_anew(config: RunConfig, probes: list[float],
     shared.write_text(text.replace("%s", decisions.machine_kind(config)))
     folder = train(config)
     assert decisions.of_run(folder.path)["precision"]["measured"]["ratio"] == 1.0
-    assert len(decisions.read(shared)) == 1
+    assert len(read_json(shared)) == 1
 
 
 def test_a_config_without_auto_leaves_no_decisions(config: RunConfig) -> None:

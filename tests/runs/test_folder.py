@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 import yaml
@@ -11,7 +12,6 @@ from rl_coordconv import EXTRACTORS, CoordConv2d, CoordConvNaturePool, Extractor
 from rl_coordconv.algorithms.build import sb3_arguments
 from rl_coordconv.config import EXTRACTOR_OPTIONS, FRAMES, RunConfig
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs import folder as module
 from rl_coordconv.runs.callbacks import Checkpoints
 from rl_coordconv.runs.evaluation import PeriodicEvaluation
 from rl_coordconv.runs.folder import Progress, RunFolder
@@ -47,22 +47,26 @@ def test_whatever_fails_while_it_is_made_leaves_no_half_made_folder(config, monk
 
     real, run, failures = getattr(os, call), RunFolder(config.folder), 0
     while True:
-        left = [failures]
+        with monkeypatch.context() as patch:
+            left = [failures]
 
-        def fail(*args, left=left):
-            left[0] -= 1
-            if left[0] == -1:
-                raise Killed if kills else OSError(28, "No space left on device")
-            return real(*args)
+            def fail(*args, left=left, patch=patch):
+                left[0] -= 1
+                if left[0] == -1:
+                    if kills:  # nothing tidies up
+                        patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+                        raise Killed
+                    raise OSError(28, "No space left on device")
+                return real(*args)
 
-        monkeypatch.setattr(module.os, call, fail)
-        try:
-            run.create(config)
-            break
-        except (Killed, UserError):
-            failures += 1
-            assert not run.path.exists()
-            run.check_free()
+            patch.setattr(os, call, fail)
+            try:
+                run.create(config)
+                break
+            except (Killed, UserError):
+                failures += 1
+                assert not run.path.exists()
+        run.check_free()
     assert failures == {"fsync": 3, "replace": 4}[call]
     assert [path.name for path in run.path.parent.iterdir()] == ["seed1"]
     assert run.load_config().to_dict() == config.to_dict()

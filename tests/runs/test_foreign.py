@@ -64,7 +64,7 @@ def refuse_pickle(monkeypatch):
 @pytest.mark.parametrize("name", AGENTS)
 def test_plays_from_its_tensors_alone(name, tmp_path, refuse_pickle):
     algo, extractor, expected = save(name, tmp_path / "agent.zip")
-    model, config, _ = load_zip(tmp_path / "agent.zip", algo, "pong", extractor, False, "cpu")
+    model, config = load_zip(tmp_path / "agent.zip", algo, "pong", extractor, False, "cpu")
     assert config.game == "Pong"
     assert (model.predict(FRAMES, deterministic=True)[0] == expected).all()
 
@@ -196,8 +196,8 @@ def test_a_zoo_zip_loads_where_its_package_is_missing(tmp_path):
         pickled = json.loads(archive.read("data"))["learning_rate"][":serialized:"]
     with pytest.raises(ModuleNotFoundError, match="rl_zoo3_missing"):
         pickle.loads(base64.b64decode(pickled))
-    trusted, _, _ = load_zip(tmp_path / "zoo.zip", "ppo", "pong", None, True, "cpu")
-    plain, _, _ = load_zip(tmp_path / "zoo.zip", "ppo", "pong", "cnn", False, "cpu")
+    trusted, _ = load_zip(tmp_path / "zoo.zip", "ppo", "pong", None, True, "cpu")
+    plain, _ = load_zip(tmp_path / "zoo.zip", "ppo", "pong", "cnn", False, "cpu")
     expected, found = (model.predict(FRAMES, deterministic=True)[0] for model in (trusted, plain))
     assert (expected == found).all()
     for name, weight in trusted.policy.state_dict().items():

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rl_coordconv import UserError, policy_kwargs
 from rl_coordconv.layers import CoordConv2d
-from rl_coordconv.runs.agent import load_run
+from rl_coordconv.runs.agent import find_run, load_run
 from rl_coordconv.runs.positions import bias_picture, positional_biases
 from rl_coordconv.runs.shifts import shift_effects, shift_frames
 
@@ -73,7 +73,7 @@ def test_tensorboard_shows_the_maps_at_every_evaluation(script: Any, tmp_path: A
     shown = events.Images("coordconv/cnn.0/positional_bias")
     assert [event.step for event in shown] == [32, 64]
     picture = np.asarray(Image.open(io.BytesIO(shown[-1].encoded_image_string)))
-    agent = load_run(run / "final_model.zip", "cpu")[0]
+    agent = load_run(*find_run(run / "final_model.zip"), "cpu")[0]
     [maps] = positional_biases(agent.policy, (4, 84, 84)).values()
     assert maps.abs().max() > 0
     assert np.array_equal(picture, bias_picture(maps))

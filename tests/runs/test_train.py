@@ -19,7 +19,7 @@ from small_runs import SMALL, wait_for
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.agent import load_run
+from rl_coordconv.runs.agent import find_run, load_run
 from rl_coordconv.runs.checkpoints import list_checkpoints, newest_intact
 from rl_coordconv.runs.evaluation import EVAL_SEED, make_eval_env, play_games
 from rl_coordconv.runs.folder import RunFolder
@@ -102,7 +102,7 @@ def test_the_final_evaluation_has_its_own_number_of_games(script, tmp_path):
 def test_saved_agent_plays_as_stock_sb3_loads_it(script, tmp_path):
     assert script("train", *SMALL, "--total-timesteps", 128) == 0
     run = run_folder(tmp_path)
-    model, config, _ = load_run(run.path, "cpu")
+    model, config = load_run(*find_run(run.path), "cpu")
     stock = stable_baselines3.PPO.load(run.final_model, device="cpu")
     env = make_eval_env(config, 2)
     observation = env.reset()
