@@ -122,10 +122,8 @@ def learning_curves(analysis: Analysis, games: Sequence[GameResult], over_time: 
             if over_time and not speeds[arm]:
                 continue
             along = result.grid / (3600 * speeds[arm]) if over_time else result.grid
-            mean, low, high = ours.curve
             axes.plot(along, ours.singles.T, color=colours[arm], lw=0.5, alpha=0.4)
-            axes.fill_between(along, low, high, color=colours[arm], alpha=0.18, lw=0)
-            axes.plot(along, mean, color=colours[arm], label=arm)
+            _band(axes, along, ours.curve, colours[arm], arm)
         means = np.concatenate([ours.curve.ravel() for ours in result.arms.values()])
         _limit(axes, [ours.curve[0] for ours in result.arms.values()], means)
         _published(axes, analysis, result.game)
@@ -135,6 +133,13 @@ def learning_curves(analysis: Analysis, games: Sequence[GameResult], over_time: 
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     legend_below(figure, panels)
     return figure
+
+
+def _band(axes: Axes, along: np.ndarray, curve: np.ndarray, colour: str, label: str) -> None:
+    """Draw a curve over its band: value, lower and upper end, shape ``(3, points)``."""
+    middle, low, high = curve
+    axes.fill_between(along, low, high, color=colour, alpha=0.18, lw=0)
+    axes.plot(along, middle, color=colour, label=label)
 
 
 def _published(axes: Axes, analysis: Analysis, game: str) -> None:
@@ -217,9 +222,7 @@ def iqm_over_steps(analysis: Analysis) -> Figure:
     figure, panels = _panels(["all games"])
     for arm, ours in analysis.overall.items():
         along = 100 * np.arange(1, ours.curve.shape[1] + 1) / ours.curve.shape[1]
-        mean, low, high = ours.curve
-        panels[0].fill_between(along, low, high, color=colours[arm], alpha=0.18, lw=0)
-        panels[0].plot(along, mean, color=colours[arm], label=arm)
+        _band(panels[0], along, ours.curve, colours[arm], arm)
     curves = [ours.curve for ours in analysis.overall.values()]
     _limit(panels[0], [curve[0] for curve in curves], np.concatenate([curve.ravel() for curve in curves]))
     panels[0].set(xlabel="% of the steps", ylabel="human-normalised IQM")
@@ -239,9 +242,7 @@ def profile(analysis: Analysis) -> Figure:
     most = max(len(ours.games) for ours in overall.values())
     figure, panels = _panels([f"{most} games"])
     for arm, ours in overall.items():
-        share, low, high = performance_profile(ours.scores, taus)
-        panels[0].fill_between(taus, low, high, color=colours[arm], alpha=0.18, lw=0)
-        panels[0].plot(taus, share, color=colours[arm], label=arm)
+        _band(panels[0], taus, performance_profile(ours.scores, taus), colours[arm], arm)
     panels[0].set(xlabel="human-normalised score $\\tau$", ylabel="share of runs above $\\tau$")
     panels[0].set(ylim=(-0.03, 1.03))
     panels[0].set_xscale("symlog", linthresh=1)

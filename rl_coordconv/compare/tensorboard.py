@@ -12,6 +12,7 @@ and a *Custom Scalars* page that draws mean and band of all arms in one chart pe
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import GameResult
 
-ALL_GAMES = "all games"
-BAND = ("mean", "lower", "upper")
-IQM_BAND = ("iqm", "lower", "upper")
+IQM_TAGS = ["all games/iqm", "all games/lower", "all games/upper"]
 
 
 def write_page(analysis: Analysis, folder: Path) -> None:
@@ -39,8 +38,11 @@ def write_page(analysis: Analysis, folder: Path) -> None:
     for arm in analysis.comparison.arms:
         writer = SummaryWriter(str(temporary / arm))
         for result in analysis.games:
-            _write_band(writer, result, arm)
-        _write_all_games(writer, analysis, arm)
+            if arm in result.arms:
+                _write_band(writer, _tags(result), result.grid, result.arms[arm].curve)
+        if arm in analysis.overall:
+            curve = analysis.overall[arm].curve
+            _write_band(writer, IQM_TAGS, 100 * np.arange(1, curve.shape[1] + 1) / curve.shape[1], curve)
         if arm == analysis.comparison.arms[0]:
             writer.add_custom_scalars(_layout(analysis))
         writer.close()
@@ -48,33 +50,19 @@ def write_page(analysis: Analysis, folder: Path) -> None:
     temporary.rename(folder)
 
 
-def _write_band(writer: SummaryWriter, result: GameResult, arm: str) -> None:
-    if arm not in result.arms:
-        return
-    for name, values in zip(BAND, result.arms[arm].curve, strict=True):
-        for step, value in zip(result.grid, values, strict=True):
-            if np.isfinite(value):
-                writer.add_scalar(f"{result.game}/{name}", value, round(step))
+def _tags(result: GameResult) -> list[str]:
+    return [f"{result.game}/{name}" for name in ("mean", "lower", "upper")]
 
 
-def _write_all_games(writer: SummaryWriter, analysis: Analysis, arm: str) -> None:
-    """Write the IQM with its band at equal shares of each game's steps."""
-    if arm not in analysis.overall:
-        return
-    curve = analysis.overall[arm].curve
-    for name, values in zip(IQM_BAND, curve, strict=True):
-        for point, value in enumerate(values, start=1):
+def _write_band(writer: SummaryWriter, tags: Sequence[str], along: np.ndarray, curve: np.ndarray) -> None:
+    for tag, values in zip(tags, curve, strict=True):
+        for step, value in zip(along, values, strict=True):
             if np.isfinite(value):
-                writer.add_scalar(f"{ALL_GAMES}/{name}", value, round(100 * point / len(values)))
+                writer.add_scalar(tag, value, round(step))
 
 
 def _layout(analysis: Analysis) -> dict[str, dict[str, list[Any]]]:
     """Return one margin chart per game and a line chart of all games."""
-    games = {result.game: ["Margin", [f"{result.game}/{name}" for name in BAND]] for result in analysis.games}
-    together: dict[str, list[Any]] = {
-        "human-normalised IQM over percent of the steps": [
-            "Margin",
-            [f"{ALL_GAMES}/{name}" for name in IQM_BAND],
-        ]
-    }
+    games: dict[str, list[Any]] = {result.game: ["Margin", _tags(result)] for result in analysis.games}
+    together = {"human-normalised IQM over percent of the steps": ["Margin", IQM_TAGS]}
     return {"raw return over steps: mean and band of the arms": games, "all games": together}
