@@ -7,6 +7,8 @@ as the field uses them: up to 30 no-ops at the start, games cut at 30 minutes.
 
 from __future__ import annotations
 
+import numpy as np
+
 # Game: (random return, human return)
 REFERENCE = {
     "Alien": (227.8, 7127.7),
@@ -69,12 +71,12 @@ REFERENCE = {
 }
 
 
-def human_normalised(game: str, raw_return: float) -> float:
+def human_normalised(game: str, returns: np.ndarray) -> np.ndarray:
     """
     Return ``(raw - random) / (human - random)``.
 
     :param game: Canonical name, one of :data:`REFERENCE`
-    :param raw_return: Raw return of full games
+    :param returns: Raw returns of full games, of any shape
     """
     random, human = REFERENCE[game]
-    return (raw_return - random) / (human - random)
+    return (returns - random) / (human - random)

@@ -82,7 +82,7 @@ def arms_overall(comparison: Comparison, games: Sequence[GameResult]) -> dict[st
 
 def normalised(result: GameResult, arm: str) -> np.ndarray:
     """Return an arm's human-normalised scores on one game, shape ``(runs,)``."""
-    return np.array([human_normalised(result.game, score) for score in result.arms[arm].values])
+    return human_normalised(result.game, result.arms[arm].values)
 
 
 def _curve(games: Sequence[GameResult], arm: str) -> np.ndarray:
@@ -91,8 +91,7 @@ def _curve(games: Sequence[GameResult], arm: str) -> np.ndarray:
     singles = []
     for result in games:
         places = np.linspace(0, len(result.grid) - 1, points).round().astype(int)
-        random, human = REFERENCE[result.game]
-        singles.append((result.arms[arm].singles[:, places].T - random) / (human - random))
+        singles.append(human_normalised(result.game, result.arms[arm].singles[:, places].T))
     curve = np.full((3, points), np.nan)
     for point in range(points):
         scores = [single[point] for single in singles]
