@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rl_coordconv.compare.analysis import Analysis
+from rl_coordconv.compare.read import events_of
 
 SUFFIX = "/positional_bias"
 
@@ -22,10 +22,7 @@ def newest_maps(run: Path) -> tuple[str, np.ndarray] | None:
     :param run: Folder with ``events.out.tfevents.*``
     :return: Name of the first layer that sees coordinates, and its picture ``(height, width, 3) uint8``
     """
-    if not any(run.glob("*.tfevents.*")):
-        return None
-    events = EventAccumulator(str(run), size_guidance={"images": 1, "scalars": 1, "tensors": 1})
-    events.Reload()
+    events = events_of(run)
     tags = [tag for tag in events.Tags()["images"] if tag.endswith(SUFFIX)]
     if not tags:
         return None

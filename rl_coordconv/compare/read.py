@@ -85,15 +85,8 @@ def read_machine(run: RunFolder, options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_scalars(path: Path) -> dict[str, Curve]:
-    """
-    Return all scalars in a folder's event files, as steps and values.
-
-    :param path: Folder; files cut off by a crash are read up to there
-    """
-    if not any(path.glob("*.tfevents.*")):
-        return {}
-    events = EventAccumulator(str(path), size_guidance={"scalars": 0, "tensors": 1, "images": 1})
-    events.Reload()
+    """Return all scalars in a folder's event files, as steps and values."""
+    events = events_of(path)
     return {
         tag: (
             np.array([event.step for event in events.Scalars(tag)], dtype=np.float64),
@@ -101,3 +94,15 @@ def read_scalars(path: Path) -> dict[str, Curve]:
         )
         for tag in events.Tags()["scalars"]
     }
+
+
+def events_of(path: Path) -> EventAccumulator:
+    """
+    Return what a folder's event files hold: all scalars, and the newest picture of every tag.
+
+    :param path: Folder; files cut off by a crash are read up to there
+    """
+    events = EventAccumulator(str(path), size_guidance={"scalars": 0, "tensors": 1, "images": 1})
+    if any(path.glob("*.tfevents.*")):
+        events.Reload()
+    return events

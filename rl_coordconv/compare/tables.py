@@ -53,7 +53,7 @@ def _tex(text: str) -> str:
 def latex(analysis: Analysis) -> str:
     """Return all tables of a report in LaTeX."""
     made = [make(analysis) for make in SECTIONS.values() if make]
-    return "\n\n".join(table.latex for table in made if table is not None and table.rows) + "\n"
+    return "\n\n".join(table.latex for table in made if table.rows) + "\n"
 
 
 def algorithms(analysis: Analysis) -> list[str]:
