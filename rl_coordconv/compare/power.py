@@ -11,12 +11,12 @@ POWER = 0.8
 MOST_SEEDS = 1000
 
 
-def power(effect: float, n: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def power(effect: float | np.ndarray, n: int | np.ndarray, level: float = LEVEL) -> np.ndarray:
     """
     Return the probability that a difference is shown with ``n`` runs of each of two arms (two-sample t-test).
 
-    :param effect: The difference in standard deviations of a run's score
-    :param n: Runs of each arm, shape ``(k,)``
+    :param effect: The difference in standard deviations of a run's score; or several, shape ``(k,)``
+    :param n: Runs of each arm; or several numbers, shape ``(k,)``
     :param level: Of the test
     """
     degrees = 2 * n - 2
@@ -30,8 +30,8 @@ def detectable(n: int, level: float = LEVEL) -> float:
     Return the smallest difference that ``n`` runs of each arm show with 80 % probability, see :func:`power`.
     """
     effects = np.geomspace(0.05, 100, 2000)
-    enough = [effect for effect in effects if power(effect, np.array(float(n)), level) >= POWER]
-    return float(enough[0]) if enough else float("inf")
+    enough = effects[power(effects, n, level) >= POWER]
+    return float(enough[0]) if len(enough) else float("inf")
 
 
 def seeds_needed(effect: float, level: float = LEVEL) -> int | None:
