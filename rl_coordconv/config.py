@@ -124,11 +124,38 @@ class RunConfig:
         check_values(self)
         choose("algo", self.algo, ALGORITHMS)
         check_extractor(self.extractor, self.extractor_options, FRAMES)
-        if not self.coord_critic and self.share_features_extractor:
-            raise UserError("coord_critic false needs share_features_extractor false")
-        if not self.coord_critic and "coord_layers" not in EXTRACTORS[self.extractor].options:
-            raise UserError(f"coord_critic false needs an extractor with coordinates, not {self.extractor}")
+        self._check_critic()
         choose("backend", self.backend, BACKENDS)
+        hyperparameters = self._checked_hyperparameters()
+        if self.halves and not self.can_halve:
+            raise UserError(
+                f"halves needs backend {' or '.join(HALVING)} and buffer device, not {self.backend} and "
+                f"{self.buffer}"
+            )
+        check_device(self.device)
+        changes: dict[str, Any] = {
+            "game": canonical_game(self.game),
+            "name": self.name or self.algo,
+            "arm": self.arm or self.extractor,
+            "hyperparameters": hyperparameters,
+        }
+        takes_window = EXTRACTORS[self.extractor].defaults.get("coord_scale") == "window"
+        if takes_window and "coord_scale" not in self.extractor_kwargs and self.coord_scale is None:
+            changes["coord_scale"] = ALGORITHMS[self.algo].coord_scale
+        for part in ("name", "arm"):
+            check_folder_name(part, changes[part])
+        return dataclasses.replace(self, **changes)
+
+    def _check_critic(self) -> None:
+        if self.coord_critic:
+            return
+        if self.share_features_extractor:
+            raise UserError("coord_critic false needs share_features_extractor false")
+        if "coord_layers" not in EXTRACTORS[self.extractor].options:
+            raise UserError(f"coord_critic false needs an extractor with coordinates, not {self.extractor}")
+
+    def _checked_hyperparameters(self) -> Any:
+        """Return the section of the algorithm, its defaults where there is none."""
         section = ALGORITHMS[self.algo].hyperparameters
         values = section() if self.hyperparameters is None else self.hyperparameters
         if not isinstance(values, section):
@@ -142,24 +169,7 @@ class RunConfig:
                 f"{self.algo}.batch_size {values.batch_size} does not divide a rollout of n_envs "
                 f"{self.n_envs} x {self.algo}.n_steps {values.n_steps} = {rollout} steps"
             )
-        if self.halves and not self.can_halve:
-            raise UserError(
-                f"halves needs backend {' or '.join(HALVING)} and buffer device, not {self.backend} and "
-                f"{self.buffer}"
-            )
-        check_device(self.device)
-        changes: dict[str, Any] = {
-            "game": canonical_game(self.game),
-            "name": self.name or self.algo,
-            "arm": self.arm or self.extractor,
-            "hyperparameters": values,
-        }
-        takes_window = EXTRACTORS[self.extractor].defaults.get("coord_scale") == "window"
-        if takes_window and "coord_scale" not in self.extractor_kwargs and self.coord_scale is None:
-            changes["coord_scale"] = ALGORITHMS[self.algo].coord_scale
-        for part in ("name", "arm"):
-            check_folder_name(part, changes[part])
-        return dataclasses.replace(self, **changes)
+        return values
 
     @property
     def folder(self) -> Path:

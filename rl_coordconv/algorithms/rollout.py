@@ -73,20 +73,14 @@ class FastRollout(OnPolicyAlgorithm):
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
-                last_obs: Any = new_obs
+                self._last_obs, self._last_episode_starts = new_obs, dones
                 if is_ahead and not is_last:
-                    last_obs, _, dones, infos = env.step_wait()
-                    self._update_info_buffer(infos, dones)
-                self._last_obs, self._last_episode_starts = last_obs, dones
+                    self._end_step_under_way(env)
                 return False
             self._update_info_buffer(infos, dones)
-            for i in np.flatnonzero(dones):
-                if infos[i].get("TimeLimit.truncated", False):
-                    terminal_observation = infos[i]["terminal_observation"][None]
-                    rewards[i] += (self.gamma * self._values_of(terminal_observation)).item()
+            self._add_value_where_cut_off(rewards, dones, infos)
             rollout_buffer.end_step(rewards)
-            self._last_obs = new_obs
-            self._last_episode_starts = dones
+            self._last_obs, self._last_episode_starts = new_obs, dones
             if not is_ahead and not is_last:
                 self._act(groups[0], step + 1, rollout_buffer, new_obs, dones)
         assert isinstance(self._last_obs, np.ndarray)
@@ -95,6 +89,22 @@ class FastRollout(OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _end_step_under_way(self, env: VecEnv) -> None:
+        """Wait for emulators that have their next actions already, where a callback ends the training."""
+        last_obs, _, self._last_episode_starts, infos = env.step_wait()
+        assert isinstance(last_obs, np.ndarray)
+        self._last_obs = last_obs
+        self._update_info_buffer(infos, self._last_episode_starts)
+
+    def _add_value_where_cut_off(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
+    ) -> None:
+        """Add to ``rewards``, as SB3 does, what a game was still worth when the time limit ended it."""
+        for i in np.flatnonzero(dones):
+            if infos[i].get("TimeLimit.truncated", False):
+                terminal_observation = infos[i]["terminal_observation"][None]
+                rewards[i] += (self.gamma * self._values_of(terminal_observation)).item()
 
     def _act(
         self,
