@@ -20,7 +20,7 @@ from rl_coordconv.errors import UserError, one_line_errors, script_needs
 with script_needs("report"):
     from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.compare.collect import Collected, collect
-    from rl_coordconv.compare.comparison import Comparison
+    from rl_coordconv.compare.comparison import COMPARISON_YAML, Comparison
     from rl_coordconv.compare.report import Style, verdict_text, write_report
     from rl_coordconv.compare.select import merged, parsed_labels, relabelled, selected
 
@@ -57,7 +57,7 @@ def main(args: Sequence[str]) -> None:
     changed = config.merge or config.games or config.arms or config.labels
     if changed and config.output is None:
         raise UserError("a report on a part, or on several, needs a folder of its own: give --output")
-    if config.output is not None and Comparison(config.output, (), (), (), "").file.exists():
+    if config.output is not None and (config.output / COMPARISON_YAML).exists():
         raise UserError(f"'{config.output}' holds a comparison of its own: give --output another folder")
     comparison, data = merged([load(folder) for folder in (config.folder, *config.merge)])
     comparison, data = selected((comparison, data), config.games, config.arms)

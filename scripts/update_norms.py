@@ -67,14 +67,14 @@ def first_runs(files: Sequence[Path]) -> list[RunConfig]:
         for arm in comparison.arms:
             if arm in comparison.foreign:
                 continue
-            job = next(job for job in comparison.jobs if job.arm == arm)
-            trained = (job.game, job.seed, comparison.options[arm])
-            if arms.setdefault((job.algo, arm), (job, trained))[1] != trained:
+            run = next(run for run in comparison.runs if run.arm == arm)
+            trained = (run.game, run.seed, comparison.options[arm])
+            if arms.setdefault((run.algo, arm), (run, trained))[1] != trained:
                 raise UserError(
-                    f"'{file}': {job.algo} arm '{arm}' is trained with other options, game or seed than the "
+                    f"'{file}': {run.algo} arm '{arm}' is trained with other options, game or seed than the "
                     "arm of that name in another comparison: rename one"
                 )
-    return [job for job, _ in arms.values()]
+    return [run for run, _ in arms.values()]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from rl_coordconv.options import read_yaml
 SCORES = ("eval", "train")
 SCORES_CSV = "scores.csv"
 CURVES_CSV = "curves.csv"
+COMPARISON_YAML = "comparison.yaml"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Comparison:
     :param arms: Names, in the order of the file
     :param seeds: Seeds of the runs
     :param baseline: The arm that the others are compared with
-    :param jobs: One config per run to train, those of the first seed first
+    :param runs: One config per run to train, those of the first seed first
     :param foreign: Folders of runs trained elsewhere, by arm and game
     :param score: What a run's score is: ``eval``, its final evaluation, or ``train``, its last training games
     :param options: What each arm was trained with, by arm; without those trained elsewhere
@@ -49,7 +50,7 @@ class Comparison:
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     baseline: str
-    jobs: tuple[RunConfig, ...] = ()
+    runs: tuple[RunConfig, ...] = ()
     foreign: dict[str, dict[str, list[Path]]] = field(default_factory=dict)
     score: str = "eval"
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Comparison:
     @property
     def file(self) -> Path:
         """What the report reads: ``comparison.yaml``."""
-        return self.folder / "comparison.yaml"
+        return self.folder / COMPARISON_YAML
 
     def joined(self, other: Comparison) -> Comparison:
         """Return it with another's games, arms and seeds; an arm that both have stays what it is here."""
@@ -111,12 +112,12 @@ class Comparison:
     @classmethod
     def load(cls, folder: Path) -> Comparison:
         """
-        Return the comparison that lives in a folder, without its jobs; what its runs tell if none was saved.
+        Return the comparison that lives in a folder, without its runs; what these tell if none was saved.
 
         :param folder: ``runs/<name>``
         :raises UserError: There are no runs, or ``comparison.yaml`` is not what :meth:`save` writes
         """
-        file = cls(folder, (), (), (), "").file
+        file = folder / COMPARISON_YAML
         if not file.is_file():
             return cls._of_runs(folder)
         results = folder if (folder / SCORES_CSV).is_file() and not _runs_in(folder) else None

@@ -109,7 +109,7 @@ def make_jobs(comparison: Comparison, command: Sequence[str], retries: int) -> l
     folder = comparison.folder / "jobs"
     folder.mkdir(exist_ok=True)
     jobs = []
-    for config in comparison.jobs:
+    for config in comparison.runs:
         file = folder / f"{label(config).replace('/', '_')}.yaml"
         write_text(file, config.to_yaml())
         jobs.append(Job(config, tuple(command), Path.cwd(), file, retries))

@@ -81,7 +81,7 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
     first = [_arm_config(str(arm), arms[arm], values, games[0], place, path) for arm in arms]
     trained = [config for config in first if config is not None]
     _check_all_different(trained, path)
-    jobs = [
+    runs = [
         dataclasses.replace(config, game=game, seed=seed).validate()
         for seed in seeds
         for game in games
@@ -95,7 +95,7 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
     folder = Path(place["output"]) / name
     options = {str(config.arm): options_of_arm(config) for config in trained}
     return Comparison(
-        folder, tuple(games), tuple(names), tuple(seeds), baseline, tuple(jobs), foreign, score, options
+        folder, tuple(games), tuple(names), tuple(seeds), baseline, tuple(runs), foreign, score, options
     )
 
 
@@ -111,7 +111,7 @@ def check_existing_runs(comparison: Comparison) -> None:
 
     :raises UserError: One was not; it is left as it is
     """
-    for config in comparison.jobs:
+    for config in comparison.runs:
         run = RunFolder(config.folder)
         if not run.config_file.is_file():
             continue

@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rl_coordconv.compare.comparison import CURVES_CSV, SCORES_CSV, Comparison
+from rl_coordconv.compare.comparison import COMPARISON_YAML, CURVES_CSV, SCORES_CSV, Comparison
 from rl_coordconv.compare.jobs import Job, JobResult
 from rl_coordconv.compare.matrix import check_recorded_options
 from rl_coordconv.compare.read import read_run
@@ -51,10 +51,10 @@ class Results:
             return comparison
         if not self.folder.is_dir():
             raise UserError(f"results '{self.folder}' is not a folder")
-        file = self.folder / comparison.file.name
+        file = self.folder / COMPARISON_YAML
         if not file.is_file():
             if any((self.folder / name).exists() for name in (SCORES_CSV, CURVES_CSV)):
-                raise UserError(f"'{self.folder}' holds scores without {file.name}, which says of what")
+                raise UserError(f"'{self.folder}' holds scores without {COMPARISON_YAML}, which says of what")
             return comparison
         recorded = Comparison.load(self.folder)
         check_recorded_options(comparison, recorded)
@@ -94,7 +94,7 @@ class Results:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with alone(self.folder):
-                file = self.folder / self.comparison.file.name
+                file = self.folder / COMPARISON_YAML
                 if file.is_file():
                     self.comparison = self.comparison.joined(Comparison.load(self.folder))
                 kept = [run for run in read_csv(self.folder) if run.name not in names]

@@ -60,7 +60,7 @@ def written(matrix_file: Callable[..., Path]) -> Callable[..., Comparison]:
     def write(score: Callable[[RunConfig], float], steps: int = STEPS, **kwargs: str) -> Comparison:
         comparison = load_comparison(matrix_file(**kwargs))
         comparison.save()
-        for config in comparison.jobs:
+        for config in comparison.runs:
             write_run(config, score(config), steps)
         return comparison
 

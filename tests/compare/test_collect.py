@@ -149,7 +149,7 @@ def test_a_second_report_reads_only_what_has_changed(written, write_run, monkeyp
     assert not collect(comparison).broken
     assert page.read_bytes() == first
     monkeypatch.undo()
-    RunFolder(comparison.jobs[0].folder).append_evaluation({"step": 10_000, "returns": [50.0] * 20})
+    RunFolder(comparison.runs[0].folder).append_evaluation({"step": 10_000, "returns": [50.0] * 20})
     write_report(comparison)
     assert page.read_bytes() != first
     assert [run.eval_score for run in collect(comparison).runs] == [50.0, 3.0, 2.0, 3.0]
@@ -181,7 +181,7 @@ def test_a_second_report_sees_what_changed_of_an_arm_trained_elsewhere(written, 
 
 def test_use_of_coordinates_is_read_from_its_table_or_from_the_events_of_older_runs(written):
     comparison = written(lambda config: 1.0, games="[Pong]", seeds="[1]")
-    run = RunFolder(comparison.jobs[1].folder)
+    run = RunFolder(comparison.runs[1].folder)
     [now] = read_run(run, "mine", "Pong", "coordconv", 1).coord_use.items()
     run.coordinates.unlink()
     [before] = read_run(run, "mine", "Pong", "coordconv", 1).coord_use.items()

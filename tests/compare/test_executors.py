@@ -117,7 +117,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(start, tmp_path):
 def test_a_run_that_is_refused_is_reported_not_retried_and_stops_no_other(script, tmp_path, capsys):
     folder = tmp_path / "runs" / "small"
     file = write(tmp_path, steps=256)
-    broken = load_comparison(file).jobs[0]
+    broken = load_comparison(file).runs[0]
     (folder / "Breakout" / "cnn").mkdir(parents=True)
     (folder / "Breakout" / "cnn" / f"seed{broken.seed}").write_text("a file where a folder should be")
     assert script("compare", "--config", file, "--retries", 1) == 1

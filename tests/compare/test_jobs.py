@@ -123,7 +123,7 @@ def test_two_reports_at_once_do_not_collide(written):
 @pytest.mark.parametrize("name", ["config.yaml", "monitor.csv"])
 def test_a_broken_run_is_named_and_left_out(written, name):
     comparison = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1, 2]")
-    broken = Path(comparison.jobs[0].folder)
+    broken = Path(comparison.runs[0].folder)
     (broken / name).write_text("#\n\nx,x,x,x\n")
     analysis = analyse(Comparison.load(comparison.folder))
     assert len(analysis.runs) == 3

@@ -19,18 +19,18 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "compare").glob("*.yam
 def test_ready_made_matrices(path):
     comparison = load_comparison(path)
     assert comparison.baseline == ("fp32" if path.stem == "precision" else "cnn")
-    assert len({job.folder for job in comparison.jobs}) == len(comparison.jobs)
+    assert len({run.folder for run in comparison.runs}) == len(comparison.runs)
     if path.stem.startswith("atari9"):
         assert (len(comparison.games), comparison.arms, len(comparison.seeds)) == (9, ("cnn", "coordconv"), 5)
-        assert {job.total_timesteps for job in comparison.jobs} == {10_000_000}
+        assert {run.total_timesteps for run in comparison.runs} == {10_000_000}
 
 
 def test_arms_share_seeds_and_differ_in_what_they_name(matrix_file):
     arms = "{cnn: {extractor: cnn}, a2c: {algo: a2c, a2c: {n_steps: 8}}, all: {coord_layers: [0, 1, 2]}}"
     comparison = load_comparison(matrix_file(f"arms: {arms}", seeds="[4, 7]"))
-    by_arm = {arm: [job for job in comparison.jobs if job.arm == arm] for arm in comparison.arms}
-    assert [len(jobs) for jobs in by_arm.values()] == [4, 4, 4]
-    assert {(job.game, job.seed) for job in by_arm["cnn"]} == {(job.game, job.seed) for job in by_arm["a2c"]}
+    by_arm = {arm: [run for run in comparison.runs if run.arm == arm] for arm in comparison.arms}
+    assert [len(runs) for runs in by_arm.values()] == [4, 4, 4]
+    assert {(run.game, run.seed) for run in by_arm["cnn"]} == {(run.game, run.seed) for run in by_arm["a2c"]}
     assert by_arm["a2c"][0].hyperparameters.n_steps == 8
     assert by_arm["all"][0].coord_layers == [0, 1, 2]
 

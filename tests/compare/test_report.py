@@ -138,7 +138,7 @@ def test_report_of_what_is_there(script, written, write_run):
     shutil.rmtree(folder / "Pong" / "coordconv")
     shutil.rmtree(folder / "Pong" / "cnn" / "seed2")
     shutil.rmtree(folder / "Breakout" / "cnn" / "seed1")
-    half = next(job for job in comparison.jobs if (job.game, job.arm, job.seed) == ("Breakout", "cnn", 1))
+    half = next(run for run in comparison.runs if (run.game, run.arm, run.seed) == ("Breakout", "cnn", 1))
     write_run(half, 50.0, steps=6_000)
     text = text_of(folder)
     assert "Not begun: Pong/cnn/seed2, Pong/coordconv/seed1, Pong/coordconv/seed2." in text
@@ -152,7 +152,7 @@ def test_report_of_what_is_there(script, written, write_run):
 def test_use_of_coordinates_is_drawn_of_each_arm_as_far_as_it_is(written, write_run):
     arms = "{cnn: {extractor: cnn}, a: {extractor: coordconv}, b: {extractor: coordconv, n_envs: 4}}"
     comparison = written(lambda config: 1.0, text=f"arms: {arms}", games="[Pong]", seeds="[1]")
-    a = next(config for config in comparison.jobs if config.arm == "a")
+    a = next(config for config in comparison.runs if config.arm == "a")
     shutil.rmtree(a.folder)
     write_run(a, 1.0, steps=6_000)
     found = analyse(comparison)
@@ -208,7 +208,7 @@ def test_the_score_is_the_final_evaluation_unless_training_is_asked_for(script, 
 
     for kind, value in (("eval", 77.0), ("train", 12.5)):
         comparison = written(better_when_evaluated, text=f"score: {kind}", games="[Breakout]")
-        for config in comparison.jobs:
+        for config in comparison.runs:
             RunFolder(config.folder).write_evaluations(
                 [{"step": 10_000, "returns": [77.0] * 25, "lengths": []}]
             )
@@ -218,14 +218,14 @@ def test_the_score_is_the_final_evaluation_unless_training_is_asked_for(script, 
 
 def test_a_run_without_an_evaluation_leaves_the_scores_and_few_games_are_flagged(script, written):
     comparison = written(clearly_better_on_breakout)
-    first = RunFolder(comparison.jobs[0].folder)
+    first = RunFolder(comparison.runs[0].folder)
     first.evaluations.unlink()
-    other = RunFolder(comparison.jobs[2].folder)
+    other = RunFolder(comparison.runs[2].folder)
     other.write_evaluations([{"step": 10_000, "returns": [1.0] * 19, "lengths": []}])
     text = text_of(comparison.folder)
     assert "Breakout: without a final evaluation, so not in the scores: cnn/seed1." in text
     assert "Pong: scores of only 19 games" in text
-    for config in comparison.jobs:
+    for config in comparison.runs:
         if config.arm == "cnn":
             RunFolder(config.folder).evaluations.unlink(missing_ok=True)
     text = text_of(comparison.folder)
@@ -236,7 +236,7 @@ def test_a_run_without_an_evaluation_leaves_the_scores_and_few_games_are_flagged
 def test_failed_diverged_and_unfinished_runs_are_told_apart(script, written):
     comparison = written(clearly_better_on_breakout)
     states = {1: ("failed", "the disk is full"), 2: ("diverged", "loss is nan"), 3: ("running", "")}
-    for config in comparison.jobs:
+    for config in comparison.runs:
         if config.game == "Pong" and config.arm == "cnn" and config.seed in states:
             state, reason = states[config.seed]
             run = RunFolder(config.folder)
@@ -287,7 +287,7 @@ def test_one_seed_gives_no_verdict(script, written):
 
 def test_a_diverged_run_counts_as_random_play_and_is_not_waited_for(written):
     comparison = written(clearly_better_on_breakout)
-    run = RunFolder(comparison.jobs[0].folder)
+    run = RunFolder(comparison.runs[0].folder)
     run.final_model.unlink()
     run.write_progress(Progress("diverged", 5_000, exit_reason="loss is nan"))
     analysis = analyse(Comparison.load(comparison.folder))
@@ -345,7 +345,7 @@ def test_runs_that_took_off_are_counted(written):
 
 def test_different_machines_are_noted(written):
     comparison = written(clearly_better_on_breakout, games="[Breakout]")
-    for config in comparison.jobs:
+    for config in comparison.runs:
         if config.arm == "coordconv":
             file = RunFolder(config.folder).path / "versions.json"
             versions = json.loads(file.read_text()) | {"cpu": "Another CPU"}
@@ -356,10 +356,10 @@ def test_different_machines_are_noted(written):
 def test_a_comparison_loads_as_it_was_saved_or_by_its_runs_alone(written, matrix_file):
     comparison = written(clearly_better_on_breakout)
     load_comparison(matrix_file("score: train")).save()
-    assert Comparison.load(comparison.folder) == dataclasses.replace(comparison, jobs=(), score="train")
+    assert Comparison.load(comparison.folder) == dataclasses.replace(comparison, runs=(), score="train")
     comparison.file.unlink()
     found = Comparison.load(comparison.folder)
-    assert dataclasses.replace(comparison, jobs=(), options={}) == found
+    assert dataclasses.replace(comparison, runs=(), options={}) == found
 
 
 def test_only_folders_named_by_a_seed_are_runs(tmp_path):

@@ -160,7 +160,7 @@ def test_a_run_trained_elsewhere_that_is_not_there_is_named(tmp_path):
 
 def test_recorded_runs_are_not_trained_again_and_diverged_ones_neither(written, tmp_path):
     comparison = written(rising)
-    failed, diverged = (RunFolder(job.folder) for job in comparison.jobs[:2])
+    failed, diverged = (RunFolder(run.folder) for run in comparison.runs[:2])
     for run, state in ((failed, "failed"), (diverged, "diverged")):
         run.final_model.unlink()
         run.write_progress(Progress(state, 9_000, attempts=2, exit_reason="because"))
