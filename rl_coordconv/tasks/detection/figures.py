@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from rl_coordconv.tasks.detection.metrics import SHOWN_SCORE
 from rl_coordconv.tasks.experiment import Experiment
 from rl_coordconv.tasks.figures import draw_measurements, measurements_size, plt, save
 
@@ -36,13 +37,13 @@ def draw_detection(experiment: Experiment, results: dict[str, Any]) -> None:
 
 
 def show_canvas(axes: Axes, canvas: dict[str, np.ndarray], colour: str) -> None:
-    """Show one canvas with the detections that score 0.5 or more."""
+    """Show one canvas with the detections that score :data:`SHOWN_SCORE` or more."""
     size = canvas["images"].shape[-1]
     axes.imshow(canvas["images"], cmap="gray", extent=(0, size, size, 0), vmin=0, vmax=255)
     for box in canvas["truth"]:
         axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, color="white", ls=":", lw=0.8))
     for box, score, label in zip(canvas["boxes"], canvas["scores"], canvas["labels"], strict=True):
-        if score >= 0.5:
+        if score >= SHOWN_SCORE:
             axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, color=colour, lw=1.5))
             axes.text(box[0] + 0.5, box[1] + 0.5, str(label), color=colour, fontsize=7, va="top")
     axes.set(xticks=[], yticks=[], xlim=(0, size), ylim=(size, 0))

@@ -18,6 +18,7 @@ from rl_coordconv.tasks.detection.detector import Detector
 from rl_coordconv.tasks.detection.digit_images import Digits, load_digits
 from rl_coordconv.tasks.detection.figures import draw_detection
 from rl_coordconv.tasks.detection.metrics import (
+    SHOWN_SCORE,
     best_iou,
     iou_of_boxes,
     matched_numbers,
@@ -247,7 +248,7 @@ def log(run: Run, step: int, numbers: Numbers, test: Canvases, detections: Detec
         if value is not None:
             run.writer.add_scalar(f"test/{key}", value, step)
     for index in range(min(SHOWN, len(test))):
-        shown = detections.scores[index] >= 0.5
+        shown = detections.scores[index] >= SHOWN_SCORE
         labels = [str(label) for label in detections.labels[index][shown].tolist()]
         image = np.repeat(np.repeat(test.images[index].numpy(), 4, axis=1), 4, axis=2).repeat(3, axis=0)
         boxes = detections.boxes[index][shown].numpy() * 4
