@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from rl_coordconv.errors import choose, one_line_errors, script_needs
 
 with script_needs("tasks"):
-    from rl_coordconv.tasks import TASKS, redraw_results, run_task
+    from rl_coordconv.tasks import EXPERIMENTS, redraw_results, run_task
 
 HELP = ("-h", "--help")
 
@@ -29,12 +29,12 @@ HELP = ("-h", "--help")
 def main(args: Sequence[str]) -> None:
     """Train all arms and seeds of a task, print a table, write the figure; or draw results again."""
     if not args or args[0] in HELP or (args[0] == "redraw" and args[-1] in HELP):
-        print(__doc__.strip() + f"\n\nOptions: python scripts/tasks.py {{{','.join(TASKS)}}} --help")
+        print(__doc__.strip() + f"\n\nOptions: python scripts/tasks.py {{{','.join(EXPERIMENTS)}}} --help")
         return
     if args[0] == "redraw":
         redraw_results(args[1:])
         return
-    task = choose("task", args[0], (*TASKS, "redraw"))
+    task = choose("task", args[0], (*EXPERIMENTS, "redraw"))
     run_task(task, args[1:], f"tasks.py {task}")
 
 

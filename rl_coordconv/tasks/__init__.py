@@ -1,13 +1,13 @@
 """
 The paper's supervised evidence (Liu et al. 2018, arXiv:1807.03247), one folder per task.
 
-``TASKS`` says which options class each task has; it is imported only when asked for, since the tasks need the
-optional packages of ``rl-coordconv[tasks]``.
+``EXPERIMENTS`` says which options class each task has; it is imported only when asked for, since the tasks
+need the optional packages of ``rl-coordconv[tasks]``.
 """
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from pathlib import Path
 from rl_coordconv.cli import parse_dataclass
 from rl_coordconv.errors import UserError, needs
 
-TASKS = {
-    "toy": ("rl_coordconv.tasks.toy.config", "ToyConfig"),
-    "gan": ("rl_coordconv.tasks.gan.training", "GanConfig"),
-    "detect": ("rl_coordconv.tasks.detection.training", "DetectionConfig"),
+EXPERIMENTS = {
+    "toy": "rl_coordconv.tasks.toy.config:ToyConfig",
+    "gan": "rl_coordconv.tasks.gan.training:GanConfig",
+    "detect": "rl_coordconv.tasks.detection.training:DetectionConfig",
 }
 
 
@@ -26,17 +26,15 @@ def run_task(name: str, args: Sequence[str], prog: str) -> list[Path]:
     """
     Train what a command line asks for.
 
-    :param name: One of :data:`TASKS`
+    :param name: One of :data:`EXPERIMENTS`
     :param args: Its options
     :param prog: The command, for ``--help``
     :return: Folders of the experiments
     :raises UserError: The options cannot be run, or a package is missing; nothing has been written
     """
-    module, config = TASKS[name]
     try:
         with needs("tasks"):
-            config_class = getattr(importlib.import_module(module), config)
-            folders: list[Path] = parse_dataclass(config_class, args, prog).run()
+            folders: list[Path] = parse_dataclass(pkgutil.resolve_name(EXPERIMENTS[name]), args, prog).run()
     except KeyboardInterrupt:
         print("stopped: the same command goes on with the runs that are not finished", file=sys.stderr)
         raise SystemExit(130) from None
@@ -56,7 +54,7 @@ def redraw_results(files: Sequence[str]) -> None:
     if not files:
         raise UserError("redraw needs files: results.json of one experiment or more")
     with needs("tasks"):
-        redraw = importlib.import_module("rl_coordconv.tasks.redraw").redraw
+        from rl_coordconv.tasks.redraw import redraw
     for file in files:
         for written in redraw(Path(file)):
             print(f"wrote {written}")
