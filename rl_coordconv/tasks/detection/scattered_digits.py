@@ -78,9 +78,7 @@ def make_canvases(
     :param per_canvas: Digits on each
     :param seed: The same seed gives the same canvases
     :param scenes: inside, cropped or uncropped
-    :raises UserError: The canvases are too small
     """
-    check_canvas(size, per_canvas)
     drawn = DRAWN.get(scenes)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(digits), (count, per_canvas), generator=generator)

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rl_coordconv.errors import UserError
-
-MIN_SIZE = 16
 COLOURS = ("red", "blue")
 RED_BLUE = torch.tensor([[1.0, -1.0, -1.0], [-1.0, -1.0, 1.0]])
 
@@ -57,10 +54,7 @@ def make_scenes(count: int, size: int, seed: int) -> Scenes:
     :param count: How many
     :param size: Height and width of the images, in pixels
     :param seed: The same seed gives the same scenes
-    :raises UserError: The images are too small for the objects
     """
-    if size < MIN_SIZE:
-        raise UserError(f"image_size is {size}: two objects need {MIN_SIZE} or more pixels")
     generator = torch.Generator().manual_seed(seed)
     half = half_size(size)
 

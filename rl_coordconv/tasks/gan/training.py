@@ -14,7 +14,7 @@ from rl_coordconv.errors import UserError, choose
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.gan.coverage import coverage, find_objects, walk_scores
 from rl_coordconv.tasks.gan.figures import draw_gan
-from rl_coordconv.tasks.gan.models import ARMS, INITS, build_gan, check_image_size
+from rl_coordconv.tasks.gan.models import ARMS, IMAGE_SIZES, INITS, build_gan
 from rl_coordconv.tasks.gan.sort_of_clevr import make_scenes, render
 from rl_coordconv.tasks.networks import count_parameters
 from rl_coordconv.tasks.seed_statistics import Numbers
@@ -86,7 +86,9 @@ class GanConfig(Experiment):
         if self.stop_at is not None and not 0 < self.stop_at <= 1:
             raise UserError(f"stop_at is {self.stop_at}: it must be above 0 and at most 1")
         super().check()
-        check_image_size(self.image_size)
+        if self.image_size not in IMAGE_SIZES:
+            sizes = ", ".join(map(str, IMAGE_SIZES))
+            raise UserError(f"image_size is {self.image_size}: it must be one of {sizes}")
         if self.batch_size < 2:
             raise UserError("batch_size is 1: batch normalisation needs 2 or more images")
         if self.eval_images < SAMPLES_SHOWN:

@@ -17,7 +17,7 @@ from rl_coordconv.tasks.figures import save
 from rl_coordconv.tasks.toy.figures import SHOWN, toy_figure
 from rl_coordconv.tasks.toy.models import ARCHS, make_model
 from rl_coordconv.tasks.toy.not_so_clevr import SPLITS, NotSoClevr
-from rl_coordconv.tasks.toy.tasks import TASKS, make_task
+from rl_coordconv.tasks.toy.tasks import TASKS
 from rl_coordconv.tasks.toy.training import RECIPES, Recipe, Training
 
 BOTH = ("coordconv", "conv")
@@ -131,18 +131,11 @@ class ToyConfig(Experiment):
         changes: Any = {key: value for key, value in given.items() if value is not None}
         return dataclasses.replace(RECIPES[self.task, ARCHS[arm][0]], **changes)
 
-    def train(self, run: Run, recipe: Recipe | None = None) -> Outcome:
-        """
-        Train one run.
-
-        :param run: Arm, seed, device, TensorBoard and progress bar
-        :param recipe: How (default: :meth:`recipe`)
-        """
+    def train(self, run: Run) -> Outcome:
         data = NotSoClevr(self.canvas, self.square)
-        recipe = recipe or self.recipe(run.arm)
+        task, splits = TASKS[self.task](data), data.split(self.split, run.seed)
         model = self.make_model(run.arm).to(run.device)
-        splits = data.split(self.split, run.seed)
-        return Training(make_task(self.task, data), model, recipe, splits, run, self.run_seconds).outcome()
+        return Training(task, model, self.recipe(run.arm), splits, run, self.run_seconds).outcome()
 
     def kept(self, seed: int) -> tuple[str, ...]:
         return SHOWN if seed == self.seeds[0] else SHOWN[:1]

@@ -14,7 +14,7 @@ from torch import Tensor
 from rl_coordconv.tasks.experiment import array_from_json
 from rl_coordconv.tasks.figures import plt
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
-from rl_coordconv.tasks.toy.tasks import Task, make_task
+from rl_coordconv.tasks.toy.tasks import TASKS, Task
 
 # Arrays of a run that the figure shows; of other seeds than the first only the learning curve.
 SHOWN = ("history", "train_errors", "test_errors", "examples", "predictions")
@@ -34,7 +34,7 @@ def toy_figure(results: dict[str, Any]) -> Figure:
     """
     options = results["options"]
     data = NotSoClevr(options["canvas"], options["square"])
-    task, seed = make_task(options["task"], data), options["seeds"][0]
+    task, seed = TASKS[options["task"]](data), options["seeds"][0]
     splits = data.split(options["split"], seed)
     runs = {arm: [_tensors(kept) for kept in kept.values()] for arm, kept in results["samples"].items()}
     parts = [(name, f"{name}_errors") for name in ("train", "test")]

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rl_coordconv.errors import choose
 from rl_coordconv.tasks.toy.models import PixelClassifier, Renderer
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
 
@@ -159,17 +158,6 @@ class Regression(Task):
 
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Rendering, Regression)}
-
-
-def make_task(name: str, data: NotSoClevr) -> Task:
-    """
-    Return a task by its name.
-
-    :param name: classification, rendering or regression
-    :param data: The squares
-    :raises UserError: There is no such task
-    """
-    return TASKS[choose("task", name, TASKS)](data)
 
 
 def pixel_loss(classifier: nn.Module, data: NotSoClevr, centres: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from rl_coordconv.errors import UserError
-from rl_coordconv.tasks.detection.digit_images import Digits, crop_to_ink, load_digits, read_idx
-from rl_coordconv.tasks.detection.scattered_digits import HEIGHTS, covered, make_canvases, paint
+from rl_coordconv.tasks.detection.digit_images import crop_to_ink, load_digits, read_idx
+from rl_coordconv.tasks.detection.scattered_digits import HEIGHTS, check_canvas, covered, make_canvases, paint
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -150,9 +150,8 @@ def test_canvases_follow_the_seed() -> None:
     ],
 )
 def test_canvases_that_cannot_hold_their_digits_are_refused(size: int, per_canvas: int, message: str) -> None:
-    digits = Digits(torch.ones(1, 8, 8), torch.ones(1), torch.zeros(1, dtype=torch.long))
     with pytest.raises(UserError, match=message):
-        make_canvases(digits, 1, size, per_canvas, 0)
+        check_canvas(size, per_canvas)
 
 
 def test_cropped_canvases_leave_as_many_boxes_off_as_the_papers_data() -> None:

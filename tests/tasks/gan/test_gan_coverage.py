@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from rl_coordconv.errors import UserError
 from rl_coordconv.tasks.gan.coverage import (
     Found,
     coverage,
@@ -132,11 +131,6 @@ def test_energy_distance_of_shifted_points_grows_with_the_shift() -> None:
     assert energy_distance(points, others + np.array([100, 0])) == pytest.approx(
         200 - 2 * np.sqrt(np.pi), abs=0.5
     )
-
-
-def test_images_too_small_for_the_objects_are_refused() -> None:
-    with pytest.raises(UserError, match="image_size is 8: two objects need 16"):
-        make_scenes(1, 8, 0)
 
 
 def test_objects_that_move_together_cover_the_canvas_but_not_the_differences() -> None:

@@ -9,10 +9,10 @@ import torch
 
 from rl_coordconv.tasks.experiment import Outcome
 from rl_coordconv.tasks.toy.config import ToyConfig
-from rl_coordconv.tasks.toy.models import PixelClassifier
+from rl_coordconv.tasks.toy.models import PixelClassifier, make_model
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
-from rl_coordconv.tasks.toy.tasks import TASKS, make_task
-from rl_coordconv.tasks.toy.training import RECIPES, Recipe
+from rl_coordconv.tasks.toy.tasks import TASKS
+from rl_coordconv.tasks.toy.training import RECIPES, Recipe, Training
 
 # As many updates as each task needs on 16 x 16 with some to spare, and what counts as solved.
 QUICK = {
@@ -27,9 +27,9 @@ def quick_run(make_run):
     """Train on 16 x 16 pixels."""
 
     def train(task, split="uniform", arch="coordconv", recipe=None, seed=1, budget=60.0) -> Outcome:
-        config = ToyConfig(task=task, arch=arch, split=split, canvas=16, square=3, budget=budget)
-        run = make_run(arch, seed)
-        outcome = config.train(run, recipe or QUICK[task][0])
+        data, run = NotSoClevr(16, 3), make_run(arch, seed)
+        model, splits = make_model(task, arch, split, 16), data.split(split, seed)
+        outcome = Training(TASKS[task](data), model, recipe or QUICK[task][0], splits, run, budget).outcome()
         run.writer.flush()
         return outcome
 
@@ -68,7 +68,7 @@ def test_only_a_classifier_with_coordinates_is_not_translation_equivariant():
     # A tiled input is its own translation: what is equivariant answers the same at every pixel.
     data = NotSoClevr(16, 3)
     torch.manual_seed(0)
-    model, task = PixelClassifier(16), make_task("classification", data)
+    model, task = PixelClassifier(16), TASKS["classification"](data)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for _ in range(100):
         optimizer.zero_grad()
