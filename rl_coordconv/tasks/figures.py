@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from rl_coordconv.files import atomic_path
@@ -60,4 +56,3 @@ def save(figure: Figure, folder: Path, name: str = "figure.png") -> None:
     """Write a figure into a folder, an experiment's ``figure.png`` by default."""
     with atomic_path(folder / name) as temporary:
         figure.savefig(temporary, dpi=110)
-    plt.close(figure)

@@ -12,9 +12,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import write_text
-from rl_coordconv.tasks.figures import draw_measurements, measurements_size, plt, save
+from rl_coordconv.tasks.figures import draw_measurements, measurements_size, save
 from rl_coordconv.tasks.seed_statistics import markdown_table
 from rl_coordconv.tasks.toy.figures import toy_figure
 
@@ -40,7 +42,7 @@ def redraw(file: Path) -> list[Path]:
     return [file.with_suffix(".png"), *changed]
 
 
-def _figure(results: dict[str, Any]) -> Any:
+def _figure(results: dict[str, Any]) -> Figure:
     if "samples" in results:
         return toy_figure(results)
     shown = [
@@ -48,7 +50,7 @@ def _figure(results: dict[str, Any]) -> Any:
         for key in results["measurements"]
         if all(arm[key]["mean"] is not None for arm in results["summary"].values())
     ]
-    figure = plt.figure(figsize=measurements_size(shown), layout="constrained")
+    figure = Figure(figsize=measurements_size(shown), layout="constrained")
     draw_measurements(figure, results, shown)
     return figure
 

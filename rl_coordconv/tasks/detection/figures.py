@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from rl_coordconv.tasks.detection.metrics import SHOWN_SCORE
 from rl_coordconv.tasks.experiment import Experiment
-from rl_coordconv.tasks.figures import draw_measurements, measurements_size, plt, save
+from rl_coordconv.tasks.figures import draw_measurements, measurements_size, save
 
 
 def draw_detection(experiment: Experiment, results: dict[str, Any]) -> None:
@@ -23,7 +24,7 @@ def draw_detection(experiment: Experiment, results: dict[str, Any]) -> None:
     arms, seed = experiment.arms, experiment.seeds[0]
     shown = min(6, results["options"]["test_canvases"])
     heights = [2.1 * len(arms), measurements_size(experiment.measurements)[1]]
-    figure = plt.figure(figsize=(12, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     top.suptitle(f"seed {seed}, test canvases: found boxes, and the digits' own (dotted)", fontsize=9)
     axes = top.subplots(len(arms), shown, squeeze=False)

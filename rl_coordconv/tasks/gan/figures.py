@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from rl_coordconv.files import atomic_path
 from rl_coordconv.tasks.experiment import Experiment
-from rl_coordconv.tasks.figures import draw_measurements, measurements_size, plt, save
+from rl_coordconv.tasks.figures import draw_measurements, measurements_size, save
 from rl_coordconv.tasks.gan.coverage import histogram
 from rl_coordconv.tasks.gan.sort_of_clevr import COLOURS
 
@@ -29,7 +30,7 @@ def draw_gan(experiment: Experiment, results: dict[str, Any]) -> None:
     arms = experiment.arms
     rows = len(arms) + 1
     heights = [1.9 * rows, measurements_size(experiment.measurements)[1]]
-    figure = plt.figure(figsize=(12, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     axes = top.subplots(rows, 5, width_ratios=[1.6, 2.2, 1, 1, 1])
     for row, name in zip(axes, ("data", *arms), strict=True):

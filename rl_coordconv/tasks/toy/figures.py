@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from rl_coordconv.tasks.experiment import array_from_json
-from rl_coordconv.tasks.figures import plt
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
 from rl_coordconv.tasks.toy.tasks import TASKS, Task
 
@@ -39,7 +38,7 @@ def toy_figure(results: dict[str, Any]) -> Figure:
     runs = {arm: [_tensors(kept) for kept in kept.values()] for arm, kept in results["samples"].items()}
     parts = [(name, f"{name}_errors") for name in ("train", "test")]
     worst = max(float(members[0][key].max()) for members in runs.values() for _, key in parts)
-    figure = plt.figure(figsize=(16, 3.6 * len(runs) + 0.6), layout="constrained")
+    figure = Figure(figsize=(16, 3.6 * len(runs) + 0.6), layout="constrained")
     grid = figure.add_gridspec(len(runs), 6, width_ratios=(1.2, 1.2, 1.8, 0.8, 0.8, 0.8))
     longest = max(float(run["history"][:, 1].max()) for members in runs.values() for run in members)
     for row, (arm, members) in enumerate(runs.items()):
