@@ -34,7 +34,7 @@ def redraw(file: Path) -> list[Path]:
         figure, table = _figure(results), markdown_table(results)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{file}' cannot be read: {getattr(error, 'strerror', 'not text')}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError):  # RecursionError is one too
         raise UserError(f"'{file}' is not the results.json of an experiment") from None
     pages = {page: _read_page(page) for page in sorted(file.parent.glob("*.md"))}
     save(figure, file.parent, f"{file.stem}.png")

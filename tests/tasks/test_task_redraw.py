@@ -96,6 +96,29 @@ def test_a_page_that_is_not_text_is_refused_and_nothing_is_drawn(tmp_path: Path)
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.mark.parametrize("text", ['{"runs": ', "[]", "[" * 200_000 + "]" * 200_000])
+def test_json_that_is_damaged_or_no_experiments_is_one_line(
+    script: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert script("tasks", "redraw", "a.json") == 2
+    assert capsys.readouterr().err == "error: 'a.json' is not the results.json of an experiment\n"
+
+
+@pytest.mark.parametrize("key", ["options", "samples"])
+def test_a_toy_tasks_results_that_do_not_fit_together_are_refused(tmp_path: Path, key: str) -> None:
+    damaged = json.loads((RESULTS / "toy_map_quadrant.json").read_text(encoding="utf-8"))
+    if key == "options":
+        damaged["options"]["seeds"] = []
+    else:
+        for kept in damaged["samples"].values():
+            kept[next(iter(kept))]["history"] = {"shape": [0, 4], "values": ""}
+    (tmp_path / "a.json").write_text(json.dumps(damaged))
+    with pytest.raises(UserError, match=r"is not the results\.json of an experiment"):
+        redraw(tmp_path / "a.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
 @pytest.mark.parametrize("damage", [{"measurements": ["other"]}, {"samples": {}}, {"samples": {"plain": 1}}])
 def test_damaged_results_are_refused_and_nothing_is_drawn(tmp_path: Path, damage: dict[str, Any]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(results(**damage)))
