@@ -16,7 +16,6 @@ may be added, and the device may be another.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -35,7 +34,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from rl_coordconv.errors import UserError
-from rl_coordconv.files import atomic_path, write_text
+from rl_coordconv.files import atomic_path, read_json, write_json
 from rl_coordconv.machine import check_device, enough_memory, versions
 from rl_coordconv.options import check_folder_name
 from rl_coordconv.runs.folder import LOCK, RunFolder
@@ -157,7 +156,7 @@ class Experiment(ABC):
         except OSError as error:
             raise UserError(f"folder '{self.folder}' cannot be made: {error}") from None
         with RunFolder(self.folder).lock():
-            write_text(self.folder / "options.json", json.dumps(options, indent=2) + "\n")
+            write_json(self.folder / "options.json", options)
             runs = {arm: {seed: self._run(arm, seed) for seed in self.seeds} for arm in self.arms}
         results = {
             **options,
@@ -170,18 +169,21 @@ class Experiment(ABC):
         kept = {arm: {seed: self._kept(arm, seed) for seed in self.seeds} for arm in self.arms}
         if any(arrays for by_seed in kept.values() for arrays in by_seed.values()):
             results["samples"] = kept
-        text = json.dumps(results, indent=2) + "\n"
-        write_text(self.folder / "results.json", text)
-        results = json.loads(text)  # the figure is drawn from what the file says
-        print_table(results, self.title, self.measurements, self.ratios)
+        write_json(self.folder / "results.json", results)
+        results = read_json(self.folder / "results.json")  # the figure is drawn from what the file says
+        print_table(results, self.title, self.ratios)
         self.draw(results)
         return [self.folder]
 
     def _run(self, arm: str, seed: int) -> Numbers:
         folder = self.folder / arm / f"seed{seed}"
         result = folder / "result.json"
-        with contextlib.suppress(FileNotFoundError, ValueError):  # not there, or cut off
-            numbers: Numbers = json.loads(result.read_text(encoding="utf-8"))
+        if numbers := read_json(result):
+            if missing := {*self.measurements} - {*numbers}:
+                raise UserError(
+                    f"'{result}' is of another version, without {', '.join(sorted(missing))}: "
+                    f"remove '{self.folder}' or choose another --name"
+                )
             return numbers
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("events.out.tfevents.*"):
@@ -194,7 +196,7 @@ class Experiment(ABC):
             bar.finish({key: numbers[key] for key in self.measurements})
         with atomic_path(folder / "samples.npz") as temporary:
             np.savez_compressed(temporary, **outcome.samples)  # type: ignore[arg-type]
-        write_text(result, json.dumps(numbers, indent=2) + "\n")
+        write_json(result, numbers)
         return numbers
 
     def kept(self, seed: int) -> tuple[str, ...]:

@@ -26,10 +26,14 @@ def summarise(runs: dict[str, dict[int, Numbers]]) -> dict[str, dict[str, dict[s
         fewer than three seeds, everything is None where a run could not measure
     """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
+    first, *rest = (numbers for by_seed in runs.values() for numbers in by_seed.values())
+    keys = [
+        key for key in first if all(key in numbers for numbers in rest)
+    ]  # another version's may have more
     baseline = next(iter(runs))
     for arm, by_seed in runs.items():
         summary[arm] = {}
-        for key in next(iter(by_seed.values())):
+        for key in keys:
             entry = _estimate([numbers[key] for numbers in by_seed.values()])
             if arm != baseline:
                 pairs = [(numbers[key], runs[baseline][seed][key]) for seed, numbers in by_seed.items()]
@@ -48,42 +52,21 @@ def _estimate(values: Sequence[float | None]) -> dict[str, Any]:
     return {"mean": found.value, "interval": None if no_interval else [found.low, found.high]}
 
 
-def print_table(
-    results: dict[str, Any], title: str, measurements: Sequence[str], ratios: Sequence[str] = ()
-) -> None:
+def print_table(results: dict[str, Any], title: str, ratios: Sequence[str] = ()) -> None:
     """
-    Print means and intervals, a column per arm and one per arm's paired gain over the first.
+    Print means, intervals and ranges, a column per arm and one per arm's paired gain over the first.
 
     :param results: Of an experiment
     :param title: Above the table
-    :param measurements: Rows
-    :param ratios: Those of which the gain is shown as how many times the baseline's
+    :param ratios: Measurements of which the gain is shown as how many times the baseline's
     """
-    summary, seeds = results["summary"], len(results["options"]["seeds"])
-    baseline, *others = summary
-    gains = [f"{arm} − {baseline}" for arm in others]
-    table = Table("", *summary, *gains, title=f"{title}; {seeds} seeds: mean and 95 % interval")
-    for key in measurements:
-        row = [_cell(summary[arm][key], "mean", "interval") for arm in summary]
-        for arm in others:
-            if key in ratios and summary[baseline][key]["mean"]:
-                row.append(f"× {summary[arm][key]['mean'] / summary[baseline][key]['mean']:.1f}")
-            else:
-                row.append(_cell(summary[arm][key], "gain", "gain_interval", "+"))
-        table.add_row(key, *row)
+    keys, seeds = results["measurements"], len(results["options"]["seeds"])
+    columns = {"": keys, **_columns(results, keys, ratios)}
+    table = Table(*columns, title=f"{title}; {seeds} seeds: mean, 95 % interval and range")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(cell.replace(" [", "\n[") for cell in row))
     # A table cut to 80 columns, as where there is no terminal, could not be read.
-    console = Console()
-    Console(width=max(console.width, 120)).print(table)
-
-
-def _cell(entry: dict[str, Any], mean: str, interval: str, sign: str = "") -> str:
-    if entry[mean] is None:
-        return "–"
-    digits = 3 if abs(entry[mean]) < 100 else 0
-    bounds = entry[interval] if entry[interval] != [entry[mean]] * 2 else None
-    # The backslash keeps rich from reading the interval as markup.
-    low_high = f"\n\\[{bounds[0]:{sign}.{digits}f}, {bounds[1]:{sign}.{digits}f}]" if bounds else ""
-    return f"{entry[mean]:{sign},.{digits}f}{low_high}"
+    Console(width=max(Console().width, 120), markup=False).print(table)
 
 
 def markdown_table(results: dict[str, Any]) -> str:
@@ -94,41 +77,47 @@ def markdown_table(results: dict[str, Any]) -> str:
     :return: Lines of Markdown; a row per measurement that any arm has, or a row per arm of many
     """
     summary, runs, data = results["summary"], results["runs"], results.get("data", {})
-    baseline, *others = summary
     keys = [
         key
         for key in results["measurements"]
         if any(arm[key]["mean"] is not None for arm in summary.values())
     ]
-    cells = {
-        arm: [_page_cell(entries[key], [run[key] for run in runs[arm].values()]) for key in keys]
-        for arm, entries in summary.items()
-    }
-    names = [key.replace("_", " ") for key in keys]
+    names, columns = [key.replace("_", " ") for key in keys], _columns(results, keys)
     if len(summary) > COLUMN_ARMS:
-        rows = [["arm", "seeds", *names]]
-        rows += [[arm, str(len(runs[arm])), *row] for arm, row in cells.items()]
+        rows = [["arm", "seeds", *names], *([arm, str(len(runs[arm])), *columns[arm]] for arm in summary)]
     else:
-        columns = [["measure", *names]]
-        columns += [["data", *(_number(data[key]) if key in data else "" for key in keys)]] if data else []
-        columns += [[arm, *column] for arm, column in cells.items()]
-        columns += [
-            [f"{arm} − {baseline}", *(_page_gain(summary[arm][key]) for key in keys)] for arm in others
-        ]
-        rows = [list(row) for row in zip(*columns, strict=True)]
-    head, *body = [f"| {' | '.join(row)} |\n" for row in rows]
+        known = {"data": [_number(data[key]) if key in data else "" for key in keys]} if data else {}
+        named = {"measure": names, **known, **columns}
+        rows = [[*named], *map(list, zip(*named.values(), strict=True))]
+    head, *body = [f"| {' | '.join(row)} |".replace("\n", "<br>") + "\n" for row in rows]
     return "".join([head, "|---" * len(rows[0]) + "|\n", *body])
 
 
-def _page_cell(entry: dict[str, Any], values: Sequence[float]) -> str:
+def _columns(
+    results: dict[str, Any], keys: Sequence[str], ratios: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Return a column of cells for each arm and for each gain, by what is to stand above it."""
+    summary, runs = results["summary"], results["runs"]
+    baseline, *others = summary
+    columns = {
+        arm: [_with_range(entries[key], [run[key] for run in runs[arm].values()]) for key in keys]
+        for arm, entries in summary.items()
+    }
+    for arm in others:
+        columns[f"{arm} − {baseline}"] = [
+            f"× {summary[arm][key]['mean'] / summary[baseline][key]['mean']:.1f}"
+            if key in ratios and summary[baseline][key]["mean"]
+            else _with_interval(summary[arm][key]["gain"], summary[arm][key]["gain_interval"], "+")
+            for key in keys
+        ]
+    return columns
+
+
+def _with_range(entry: dict[str, Any], values: Sequence[float]) -> str:
     text = _with_interval(entry["mean"], entry["interval"])
     if entry["mean"] is not None and min(values) < max(values):
-        text += f"<br>{_number(min(values))} to {_number(max(values))}"
+        text += f"\n{_number(min(values))} to {_number(max(values))}"
     return text
-
-
-def _page_gain(entry: dict[str, Any]) -> str:
-    return _with_interval(entry["gain"], entry["gain_interval"], "+")
 
 
 def _with_interval(mean: float | None, interval: Sequence[float] | None, sign: str = "") -> str:

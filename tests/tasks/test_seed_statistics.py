@@ -28,7 +28,10 @@ def test_gains_are_paired_by_seed(capsys: pytest.CaptureFixture[str]) -> None:
     assert summary["coordconv"]["map"]["mean"] == pytest.approx(0.2)
     # t(0.975, 3 - 1) = 4.3027; standard error 0.2 / sqrt(3)
     assert entry["interval"] == pytest.approx([0.5 - 4.3027 * 0.11547, 0.5 + 4.3027 * 0.11547], abs=1e-3)
-    print_table({"summary": summary, "options": {"seeds": [1, 2, 3]}}, "Title", ["iou", "map"], ["map"])
+    results = {"runs": runs, "summary": summary, "options": {"seeds": [1, 2, 3]}}
+    print_table({**results, "measurements": ["iou", "map"]}, "Title", ["map"])
     shown = capsys.readouterr().out
     assert "0.500" in shown
+    assert "[0.0032, 0.997]" in shown
+    assert "0.300 to 0.700" in shown
     assert "+0.200" in shown

@@ -82,6 +82,22 @@ def test_a_run_whose_result_is_cut_off_is_trained_again(tmp_path: Path) -> None:
         config.samples("plain", 1)
 
 
+def test_a_result_of_another_version_is_refused_by_name_and_kept(tmp_path: Path) -> None:
+    config = Stopping(output=str(tmp_path), seeds=[1])
+    TRAINED[:] = 4 * ["stopped"]
+    config.run()
+    result = config.folder / "plain" / "seed1" / "result.json"
+    result.write_text('{"accuracy": 1}')
+    with pytest.raises(
+        UserError, match=r"plain.seed1.result.json' is of another version, without score: rem"
+    ):
+        config.run()
+    assert result.read_text() == '{"accuracy": 1}'
+    result.write_text('{"score": 1, "seconds": 2, "accuracy": 1}')  # more than is measured now
+    config.run()
+    assert TRAINED[4:] == ["plain1", "coordconv1"]
+
+
 def test_seeds_may_be_added_but_other_options_are_refused(tmp_path: Path) -> None:
     config = Stopping(output=str(tmp_path), seeds=[1])
     TRAINED[:] = 4 * ["stopped"]
