@@ -20,6 +20,7 @@ from rl_coordconv.benchmark.measure import BENCHMARKS
 from rl_coordconv.benchmark.report import markdown, plot, sessions, summarise, with_earlier, written
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import write_text
+from rl_coordconv.markdown import markdown_table
 
 FILES = ("train_ppo", "train_a2c", "env", "layer")
 """Results of a machine, in the order of its page."""
@@ -142,15 +143,13 @@ def how_measured(session: dict[str, Any]) -> str:
 
 def overview(machines: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return the table of all machines."""
-    lines = ["# Benchmarks by machine", ""]
-    lines += [
-        "Median ratio of speeds [lowest, highest of any round]; made by `python scripts/benchmark.py page`."
-    ]
-    lines += ["", f"| machine | {' | '.join(HEADLINES)} |", "|---" * (len(HEADLINES) + 1) + "|"]
+    rows = []
     for name, results in machines.items():
         cells = [headline(results.get(file), peer, case) for file, peer, case in HEADLINES.values()]
-        lines.append(f"| [{name}]({name}/README.md) | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"[{name}]({name}/README.md)", *cells])
+    ratios = "Median ratio of speeds [lowest, highest of any round]"
+    made = f"{ratios}; made by `python scripts/benchmark.py page`."
+    return f"# Benchmarks by machine\n\n{made}\n\n{markdown_table(['machine', *HEADLINES], rows)}\n"
 
 
 def headline(result: dict[str, Any] | None, peer: str, case: str) -> str:

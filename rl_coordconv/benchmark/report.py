@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from rl_coordconv.benchmark.measure import BENCHMARKS
 from rl_coordconv.files import atomic_path
+from rl_coordconv.markdown import markdown_table
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,17 @@ def markdown(result: dict[str, Any]) -> str:
     benchmark = BENCHMARKS[result["what"]]
     ratio = f"ratio to {benchmark.reference} [min, max]"
     memory = "memory of main process or GPU, MB"
-    lines = [f"| case | peer | {benchmark.unit} [min, max] | {ratio} | {memory} |", "|---|---|---|---|---|"]
-    for row in summarise(result):
-        rate = "{:,.0f} [{:,.0f}, {:,.0f}]".format(*row.rate)
-        lines.append(f"| {row.case} | {row.peer} | {rate} | {written(row)} | {row.memory:,.0f} |")
-    return "\n".join(lines)
+    rows = [
+        [
+            row.case,
+            row.peer,
+            "{:,.0f} [{:,.0f}, {:,.0f}]".format(*row.rate),
+            written(row),
+            f"{row.memory:,.0f}",
+        ]
+        for row in summarise(result)
+    ]
+    return markdown_table(["case", "peer", f"{benchmark.unit} [min, max]", ratio, memory], rows)
 
 
 def written(row: Row) -> str:

@@ -12,6 +12,7 @@ from rl_coordconv.compare.aggregation import iqm
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import ArmOnGame, GameResult
 from rl_coordconv.compare.wording import number
+from rl_coordconv.markdown import markdown_table
 from rl_coordconv.runs.published import RL_ZOO
 
 TEX_SPECIAL = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"}
@@ -34,8 +35,7 @@ class Table:
     @property
     def markdown(self) -> str:
         """The table below its caption."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return f"{self.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"{self.caption}\n\n{markdown_table(self.columns, self.rows, rule='| --- ')}"
 
     @property
     def latex(self) -> str:
@@ -78,7 +78,10 @@ def final_returns(analysis: Analysis) -> Table:
     zoo = algorithms(analysis)
     rows = [
         [
-            *(result.game, f"{round(result.grid[-1]):,}", result.score, arm),
+            result.game,
+            f"{round(result.grid[-1]):,}",
+            result.score,
+            arm,
             *_scores(result, result.arms[arm]),
             *(f"{RL_ZOO[algo].get(result.game, np.nan):,.1f}".replace("nan", "-") for algo in zoo),
         ]
@@ -102,16 +105,24 @@ def improvements(analysis: Analysis) -> Table:
     """Return every arm against the baseline."""
     rows = [
         [
-            *(game, arm, number(versus.difference, 1), number(versus.improvement, 2)),
-            *(f"{versus.rank_p_value:.3f}", versus.verdict.outcome),
+            game,
+            arm,
+            number(versus.difference, 1),
+            number(versus.improvement, 2),
+            f"{versus.rank_p_value:.3f}",
+            versus.verdict.outcome,
         ]
         for game, by_arm in analysis.versus.items()
         for arm, versus in by_arm.items()
     ]
     rows += [
         [
-            *(f"{len(over.games)} games", arm, f"{number(over.difference, 3)} (IQM)"),
-            *(number(over.improvement, 2), "", over.verdict.outcome),
+            f"{len(over.games)} games",
+            arm,
+            f"{number(over.difference, 3)} (IQM)",
+            number(over.improvement, 2),
+            "",
+            over.verdict.outcome,
         ]
         for arm, over in analysis.versus_overall.items()
     ]

@@ -25,6 +25,7 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path, write_text
 from rl_coordconv.layers import CoordConv2d
+from rl_coordconv.markdown import markdown_table
 from rl_coordconv.runs.train import make_training_env
 
 FILE = "update_norms.csv"
@@ -178,11 +179,13 @@ def draw(folder: Path) -> None:
     medians = norms.pivot_table("norm", ["algo", "arm"], "part", aggfunc="median", sort=False)
     medians = medians.reindex(columns=[*PARTS])
     medians["coordinates / bias"] = medians["coordinates"] / medians["bias"]
-    lines = [f"| algorithm | arm | {' | '.join(medians.columns)} |", "|---|---|---|---|---|---|"]
-    for names, values in medians.iterrows():
-        cells = [*names, *("" if np.isnan(value) else f"{value:.3g}" for value in values)]
-        lines.append(f"| {' | '.join(cells)} |")
-    write_text(folder / "update_norms.md", "\n".join(lines) + "\n")
+    rows = [
+        [*names, *("" if np.isnan(value) else f"{value:.3g}" for value in values)]
+        for names, values in medians.iterrows()
+    ]
+    write_text(
+        folder / "update_norms.md", markdown_table(["algorithm", "arm", *medians.columns], rows) + "\n"
+    )
 
 
 def _figure(norms: pd.DataFrame) -> Figure:

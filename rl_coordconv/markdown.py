@@ -1,0 +1,17 @@
+"""Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "|---") -> str:
+    """
+    Return a table in Markdown.
+
+    :param columns: Their names
+    :param rows: Their cells
+    :param rule: What stands below each name
+    """
+    head, *body = [f"| {' | '.join(row)} |" for row in (columns, *rows)]
+    return "\n".join([head, rule * len(columns) + "|", *body])
