@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from rl_coordconv.compare.cache import Cache, Key, key_of, key_of_foreign
 from rl_coordconv.compare.comparison import Comparison
@@ -43,50 +44,65 @@ def collect(comparison: Comparison) -> Collected:
     :return: A run that is both in the folder and recorded comes from the folder if it is finished there
     :raises UserError: The recorded scores cannot be read
     """
-    name = comparison.folder.name
-    cache, keys = Cache(comparison.folder), {}
-    reads: list[tuple[str, Path, Callable[[], RunData]]] = []  # by name, where from, how
-    for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds):
-        path = comparison.folder / game / arm / f"seed{seed}"
-        if (run := RunFolder(path)).config_file.is_file():
-            what = run_name(game, arm, seed)
-            keys[what] = key_of(run)
-            if known := cache.get(what, keys[what]):
-                reads.append((what, path, functools.partial(_known, known)))
-            else:
-                reads.append((what, path, functools.partial(read_run, run, name, game, arm, seed)))
     recorded = [] if comparison.results is None else read_csv(comparison.results)
-    kept = {run.name for run in recorded}
-    for arm, games in comparison.foreign.items():
-        for game, paths in games.items():
-            for number, path in enumerate(paths, start=1):
-                if path.exists() or run_name(game, arm, number) not in kept:
-                    keys[f"{game}/{arm}: {path}"] = key_of_foreign(path)
-                    reader = functools.partial(read_foreign, path, name, game, arm, number)
-                    reads.append((run_name(game, arm, number), path, reader))
+    sources = [*_own_runs(comparison), *_foreign_runs(comparison, {run.name for run in recorded})]
     runs, broken = [], {}
-    for what, path, read in reads:
+    for source in sources:
         try:
-            runs.append(dataclasses.replace(read(), folder=path))
+            runs.append(dataclasses.replace(source.read(), folder=source.path))
         except Exception as error:  # whatever a damaged file makes a parser raise is about that one run
-            broken[what] = f"it cannot be read: {type(error).__name__}: {error}"
+            broken[source.run] = f"it cannot be read: {type(error).__name__}: {error}"
     finished = {run.name for run in runs if run.finished}
     recorded = [run for run in recorded if run.name not in finished]
     replaced = {run.name for run in recorded}
-    runs = [run for run in runs if run.name not in replaced] + recorded
-    order, arms = (list(names) for names in (comparison.games, comparison.arms))
-    wanted = [run for run in runs if run.game in order and run.arm in arms]
-    wanted.sort(key=lambda run: (order.index(run.game), arms.index(run.arm), run.seed))
+    wanted = _in_order(comparison, [run for run in runs if run.name not in replaced] + recorded)
     there = {run.name for run in wanted}
     missing = [
         name
-        for game in order
-        for arm in arms
-        for seed in comparison.seeds
+        for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds)
         if arm not in comparison.foreign and (name := run_name(game, arm, seed)) not in there
     ]
-    return Collected(wanted, broken, missing, keys)
+    return Collected(wanted, broken, missing, {source.label: source.key for source in sources})
 
 
-def _known(run: RunData) -> RunData:
-    return run
+class _Source(NamedTuple):
+    """Where a run can be read: its name and folder, its key and what that is kept under, and how."""
+
+    run: str
+    path: Path
+    label: str
+    key: Key
+    read: Callable[[], RunData]
+
+
+def _own_runs(comparison: Comparison) -> Iterator[_Source]:
+    """Yield the runs in a comparison's folder, of which those that have not changed are known."""
+    cache = Cache(comparison.folder)
+    for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds):
+        name = run_name(game, arm, seed)
+        path = comparison.folder / name
+        if (run := RunFolder(path)).config_file.is_file():
+            key = key_of(run)
+            if known := cache.get(name, key):
+                read = functools.partial(dataclasses.replace, known)
+            else:
+                read = functools.partial(read_run, run, comparison.folder.name, game, arm, seed)
+            yield _Source(name, path, name, key, read)
+
+
+def _foreign_runs(comparison: Comparison, recorded: Container[str]) -> Iterator[_Source]:
+    """Yield the runs trained elsewhere, without those that are gone and recorded."""
+    for arm, games in comparison.foreign.items():
+        for game, paths in games.items():
+            for number, path in enumerate(paths, start=1):
+                name = run_name(game, arm, number)
+                if path.exists() or name not in recorded:
+                    read = functools.partial(read_foreign, path, comparison.folder.name, game, arm, number)
+                    yield _Source(name, path, f"{game}/{arm}: {path}", key_of_foreign(path), read)
+
+
+def _in_order(comparison: Comparison, runs: Iterable[RunData]) -> list[RunData]:
+    """Return the runs of the comparison's games and arms, in their order."""
+    games, arms = list(comparison.games), list(comparison.arms)
+    wanted = [run for run in runs if run.game in games and run.arm in arms]
+    return sorted(wanted, key=lambda run: (games.index(run.game), arms.index(run.arm), run.seed))

@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 from rl_coordconv.compare.read import read_run, read_scalars
-from rl_coordconv.compare.rundata import WINDOW, Curve, RunData, with_curve
+from rl_coordconv.compare.rundata import WINDOW, Curve, RunData, curve_of
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import Progress, RunFolder
 
@@ -50,10 +50,8 @@ def read_foreign(path: Path, comparison: str, game: str, arm: str, number: int) 
     scalars, evaluations = read_scalars(path), read_evaluations(path)
     curve, speed = read_monitors(path) or (scalars.get("rollout/ep_rew_mean"), 0.0)
     if curve is None and evaluations:
-        curve = (
-            np.repeat([*evaluations], [len(returns) for returns in evaluations.values()]).astype(np.float64),
-            np.concatenate([*evaluations.values()]),
-        )
+        counts = [len(returns) for returns in evaluations.values()]
+        curve = np.repeat([*evaluations], counts).astype(np.float64), np.concatenate([*evaluations.values()])
     if curve is None or not len(curve[0]):
         inside = sorted({str(file.parent) for file in path.glob("**/*.tfevents.*")})
         hint = f": did you mean {', '.join(inside[:3])}?" if inside else ""
@@ -63,23 +61,21 @@ def read_foreign(path: Path, comparison: str, game: str, arm: str, number: int) 
         )
     if fps := scalars.get("time/fps"):
         speed = float(fps[1][-1])
-    total = max(int(curve[0][-1]), *evaluations, 0)
-    final = evaluations[max(evaluations)] if evaluations else np.empty(0)
-    counts = len(final) > 0 and max(evaluations) >= (1 - WINDOW) * total
-    run = RunData(
+    last = max(evaluations, default=0)
+    total = max(int(curve[0][-1]), last)
+    final = evaluations[last] if evaluations and last >= (1 - WINDOW) * total else np.empty(0)
+    return RunData(
         comparison,
         game,
         arm,
         number,
         Progress("finished", total, speed),
         total,
-        np.empty(0),
-        np.empty(0),
-        eval_score=float(final.mean()) if counts else None,
-        eval_games=len(final) if counts else 0,
+        *curve_of(*curve, total, total),
+        eval_score=float(final.mean()) if len(final) else None,
+        eval_games=len(final),
         foreign=True,
     )
-    return with_curve(run, *curve)
 
 
 def read_evaluations(path: Path) -> Mapping[int, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rl_coordconv.compare.rundata import Curve, RunData, with_curve
+from rl_coordconv.compare.rundata import Curve, RunData, curve_of
 from rl_coordconv.options import read_yaml
 from rl_coordconv.runs import decisions
 from rl_coordconv.runs.folder import RunFolder
@@ -44,28 +44,28 @@ def read_run(run: RunFolder, comparison: str, game: str, arm: str, seed: int) ->
     last_step = total if finished else min(int(max([progress.steps, *reached])), total)
     speed = progress.steps_per_second or (float(fps[1][-1]) if fps else 0.0)
     final = evaluations[-1]["returns"] if finished and evaluations else []
-    data = RunData(
-        comparison,
-        game,
-        arm,
-        seed,
-        dataclasses.replace(progress, steps=last_step, steps_per_second=speed),
-        total,
-        np.empty(0),
-        np.empty(0),
-        eval_score=float(np.mean(final)) if final else None,
-        eval_games=len(final),
-        machine=read_machine(run, options),
-    )
-    data = with_curve(data, steps, returns)
     prefix, suffix = COORD_TAG
     coordinates = coordinates or {
         tag.removeprefix(prefix).removesuffix(suffix): curve
         for tag, curve in scalars.items()
         if tag.startswith(prefix) and tag.endswith(suffix)
     }
-    coord_use = {layer: np.interp(data.grid, *curve) for layer, curve in coordinates.items()}
-    return dataclasses.replace(data, coord_use=coord_use)
+    grid, returns, train_score = curve_of(steps, returns, last_step, total)
+    return RunData(
+        comparison,
+        game,
+        arm,
+        seed,
+        dataclasses.replace(progress, steps=last_step, steps_per_second=speed),
+        total,
+        grid,
+        returns,
+        train_score,
+        eval_score=float(np.mean(final)) if final else None,
+        eval_games=len(final),
+        coord_use={layer: np.interp(grid, *curve) for layer, curve in coordinates.items()},
+        machine=read_machine(run, options),
+    )
 
 
 def _has_coordinates(options: Mapping[str, Any]) -> bool:

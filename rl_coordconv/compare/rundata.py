@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,24 +99,21 @@ class RunData:
         return np.interp(grid, self.grid[there], self.returns[there], left=np.nan)
 
 
-def with_curve(run: RunData, steps: np.ndarray, returns: np.ndarray) -> RunData:
+def curve_of(
+    steps: np.ndarray, returns: np.ndarray, last_step: int, total: int
+) -> tuple[np.ndarray, np.ndarray, float | None]:
     """
-    Return a run with the curve and the score of its training games.
+    Return what a run's training games say: ``grid``, ``returns`` and ``train_score`` of :class:`RunData`.
 
-    :param run: The run, without a curve
     :param steps: Steps at which full games ended, shape ``(games,)``
     :param returns: Their raw returns, shape ``(games,)``
+    :param last_step: How far the run came
+    :param total: How far it is to come
     """
-    grid = step_grid(run.total_steps)
-    grid = grid[grid <= run.last_step]
-    width = run.total_steps * WINDOW
-    score = window_means(steps, returns, np.array([run.last_step]), width)[0]
-    return dataclasses.replace(
-        run,
-        grid=grid,
-        returns=window_means(steps, returns, grid, width),
-        train_score=float(score) if np.isfinite(score) else None,
-    )
+    grid = step_grid(total)
+    grid = grid[grid <= last_step]
+    means = window_means(steps, returns, np.append(grid, last_step), total * WINDOW)
+    return grid, means[:-1], float(means[-1]) if np.isfinite(means[-1]) else None
 
 
 def step_grid(end: int) -> np.ndarray:

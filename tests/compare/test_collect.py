@@ -20,7 +20,7 @@ from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_evaluations, read_foreign, read_monitors
 from rl_coordconv.compare.read import read_run
 from rl_coordconv.compare.report import write_report
-from rl_coordconv.compare.rundata import RunData, step_grid, taking_part, window_means, with_curve
+from rl_coordconv.compare.rundata import RunData, curve_of, step_grid, taking_part, window_means
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import Progress, RunFolder
 
@@ -31,8 +31,8 @@ ZOO = Path(__file__).parents[1] / "data" / "zoo" / "ppo"
 def run_of(steps, returns, last_step=None, total=1000, seed=1):
     steps, returns = np.array(steps, dtype=float), np.array(returns, dtype=float)
     progress = Progress("finished", int(steps[-1]) if last_step is None else last_step)
-    run = RunData("mine", "Breakout", "cnn", seed, progress, total, np.empty(0), np.empty(0))
-    return with_curve(run, steps, returns)
+    curve = curve_of(steps, returns, progress.steps, total)
+    return RunData("mine", "Breakout", "cnn", seed, progress, total, *curve)
 
 
 @settings(deadline=None)  # a machine may be busy
