@@ -142,7 +142,8 @@ def run_job(job: Job, environment: dict[str, str], stop: threading.Event) -> Job
         now = job.run.read_progress()
         began = now.attempts > before.attempts
         cause = now.cause if began else ""
-        refused = code == 2 and not began
+        # Memory that others hold before the first step may be free again.
+        refused = code == 2 and not began and "out of memory" not in _last_words(job.log)
         if refused or cause in NOT_RETRIED or attempt > job.retries:
             break
         if stop.wait(min(RETRY_SECONDS * 2 ** (attempt - 1), MOST_RETRY_SECONDS)):

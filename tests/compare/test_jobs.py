@@ -26,7 +26,7 @@ from rl_coordconv.runs.folder import RunFolder
 # A trainer that makes its run folder and ends as it is told: cause, exit code.
 TRAINER = f"""{BEGIN}
 cause, code = told
-if cause != "refused":
+if cause not in ("refused", "no memory"):
     attempts = 0
     if option == "--config":
         begin()
@@ -34,7 +34,7 @@ if cause != "refused":
         attempts = json.loads((run / "progress.json").read_text())["attempts"]
     state = "diverged" if cause == "loss" else "failed"
     write(state, steps=10, attempts=attempts + 1, cause=cause, exit_reason="as told")
-print("as told")
+print("error: out of memory before the first step" if cause == "no memory" else "as told")
 sys.exit(int(code))
 """
 
@@ -53,7 +53,8 @@ def trained(matrix_file, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cause", "code", "attempts"), [("refused", 2, 1), ("loss", 2, 1), ("storage", 2, 1), ("error", 1, 3)]
+    ("cause", "code", "attempts"),
+    [("refused", 2, 1), ("no memory", 2, 3), ("loss", 2, 1), ("storage", 2, 1), ("error", 1, 3)],
 )
 def test_only_what_may_go_better_is_tried_again(trained, cause, code, attempts):
     job = trained(cause, code)[0]
