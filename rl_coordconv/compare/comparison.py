@@ -22,7 +22,7 @@ from rl_coordconv.errors import UserError, choose
 from rl_coordconv.files import write_text
 from rl_coordconv.options import read_yaml
 
-SCORES = ("eval", "train")
+SCORE_KINDS = ("eval", "train")
 SCORES_CSV = "scores.csv"
 CURVES_CSV = "curves.csv"
 COMPARISON_YAML = "comparison.yaml"
@@ -131,7 +131,7 @@ class Comparison:
             if not all(isinstance(name, str) for name in (*games, *arms)) or values["baseline"] not in arms:
                 raise TypeError("games and arms must be names, and baseline one of the arms")
             # Version 0.1.0 scored training games, and did not say so.
-            score = choose(f"score in {file}", values.get("score", "train"), SCORES)
+            score = choose(f"score in {file}", values.get("score", "train"), SCORE_KINDS)
             options = dict(values.get("options") or {})
             if not all(isinstance(seed, int) for seed in seeds):
                 raise TypeError("seeds must be whole numbers")

@@ -25,7 +25,7 @@ import glob
 from pathlib import Path
 from typing import Any
 
-from rl_coordconv.compare.comparison import SCORES, Comparison
+from rl_coordconv.compare.comparison import SCORE_KINDS, Comparison
 from rl_coordconv.compare.rundata import run_name
 from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
@@ -36,9 +36,7 @@ from rl_coordconv.runs.folder import RunFolder
 KEYS = ("name", "games", "seeds", "baseline", "output", "common", "arms", "score")
 SET_BY_MATRIX = ("game", "seed", "arm", "name", "output")
 # Options that may change between two starts of a comparison: they do not change what is learned.
-MAY_DIFFER = (
-    *("output", "device", "num_threads", "checkpoint_freq", "keep_checkpoints", "eval_freq", "strict"),
-)
+MAY_DIFFER = ("output", "device", "num_threads", "checkpoint_freq", "keep_checkpoints", "eval_freq", "strict")
 
 
 def label(config: RunConfig) -> str:
@@ -55,6 +53,36 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
     :raises UserError: It is empty, doubled, or an arm's options do not load; nothing has been created
     """
     values = read_yaml(path)
+    games, arms, seeds = _checked_names(values, path)
+    baseline = str(values.get("baseline") or ("cnn" if "cnn" in arms else next(iter(arms))))
+    choose(f"baseline in {path}", baseline, arms)
+    score = choose(f"score in {path}", str(values.get("score") or "eval"), SCORE_KINDS)
+    name = str(values.get("name") or path.stem)
+    check_folder_name(f"name in {path}", name)
+    place = {"name": name, "output": output or values.get("output") or "runs"}
+    first = [_arm_config(arm, options, values, games[0], place, path) for arm, options in arms.items()]
+    trained = [config for config in first if config is not None]
+    _check_all_different(trained, path)
+    runs = [
+        dataclasses.replace(config, game=game, seed=seed).validate()
+        for seed in seeds
+        for game in games
+        for config in trained
+    ]
+    foreign = {
+        arm: _foreign_folders(arm, options["folders"], games, path)
+        for arm, options in arms.items()
+        if options and "folders" in options
+    }
+    folder = Path(place["output"]) / name
+    options = {str(config.arm): options_of_arm(config) for config in trained}
+    return Comparison(
+        folder, tuple(games), tuple(arms), tuple(seeds), baseline, tuple(runs), foreign, score, options
+    )
+
+
+def _checked_names(values: dict[str, Any], path: Path) -> tuple[list[str], dict[str, Any], list[int]]:
+    """Return games, the options of every arm, and seeds; each once."""
     for key in values:
         choose(f"key in {path}", key, KEYS)
     games = [canonical_game(game) for game in _several(values, "games", path)]
@@ -70,33 +98,9 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise UserError(f"{path}: seed '{seed}' must be a whole number")
-    names = [str(arm) for arm in arms]
-    baseline = str(values.get("baseline") or ("cnn" if "cnn" in names else names[0]))
-    choose(f"baseline in {path}", baseline, names)
-    score = choose(f"score in {path}", str(values.get("score") or "eval"), SCORES)
-    name = str(values.get("name") or path.stem)
-    for what, part in (("name", name), *(("arm", arm) for arm in names)):
-        check_folder_name(f"{what} in {path}", part)
-    place = {"name": name, "output": output or values.get("output") or "runs"}
-    first = [_arm_config(str(arm), arms[arm], values, games[0], place, path) for arm in arms]
-    trained = [config for config in first if config is not None]
-    _check_all_different(trained, path)
-    runs = [
-        dataclasses.replace(config, game=game, seed=seed).validate()
-        for seed in seeds
-        for game in games
-        for config in trained
-    ]
-    foreign = {
-        str(arm): _foreign_folders(str(arm), options["folders"], games, path)
-        for arm, options in arms.items()
-        if options and "folders" in options
-    }
-    folder = Path(place["output"]) / name
-    options = {str(config.arm): options_of_arm(config) for config in trained}
-    return Comparison(
-        folder, tuple(games), tuple(names), tuple(seeds), baseline, tuple(runs), foreign, score, options
-    )
+    for arm in arms:
+        check_folder_name(f"arm in {path}", str(arm))
+    return games, {str(arm): options for arm, options in arms.items()}, seeds
 
 
 def options_of_arm(config: RunConfig) -> dict[str, Any]:

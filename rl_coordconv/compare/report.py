@@ -30,7 +30,7 @@ from rl_coordconv.compare.figures import draw_all
 from rl_coordconv.compare.tables import SECTIONS, latex, speeds
 from rl_coordconv.compare.tensorboard import write_page
 from rl_coordconv.compare.tidy import write_csv
-from rl_coordconv.compare.wording import listed, verdict_lines
+from rl_coordconv.compare.wording import bullets, verdict_lines
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import alone, write_text
 
@@ -152,10 +152,10 @@ def report_text(analysis: Analysis, figures: Mapping[str, Sequence[Path]]) -> st
         f"{len(comparison.games)} games, {len(comparison.seeds)} seeds, baseline `{comparison.baseline}`.",
         *([interim] if analysis.interim else []),
         "## Verdict",
-        listed(verdict_lines(analysis)),
+        bullets(verdict_lines(analysis)),
     ]
     if analysis.notes:
-        parts += ["## Read with care", listed(analysis.notes)]
+        parts += ["## Read with care", bullets(analysis.notes)]
     for title, make in SECTIONS.items():
         pages = figures.get(title, ())
         if pages:

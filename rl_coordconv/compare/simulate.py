@@ -90,7 +90,7 @@ class World:
         return float(aggregation.iqm(values, np.full((1, len(values)), 1 / len(values)))[0])
 
 
-def coverage(world: World, n: int, trials: int, seed: int = 0) -> dict[str, float]:
+def interval_coverage(world: World, n: int, trials: int, seed: int = 0) -> dict[str, float]:
     """
     Return how often the 95 % intervals hold the truth.
 
@@ -189,7 +189,7 @@ def tables(seeds: Sequence[int], trials: int) -> Iterator[Table]:
         for noise, draw in NOISES.items()
     }
     held = [
-        {"scores": name, "seeds": f"{n}"} | _percent(coverage(world, n, trials))
+        {"scores": name, "seeds": f"{n}"} | _percent(interval_coverage(world, n, trials))
         for name, world in worlds.items()
         for n in seeds
     ]

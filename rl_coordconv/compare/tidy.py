@@ -30,8 +30,8 @@ RUN = ("comparison", "game", "arm", "seed")
 PROGRESS = ("steps_per_second", "attempts", "cause", "exit_reason")
 SCORE = ("n_games", "score_eval_mean", "score_train_mean")
 MACHINE = ("device", "cpu", "torch", "rl-coordconv", "precision", "compile")
-SCORES = (*RUN, "state", "step", "total_timesteps", *SCORE, *PROGRESS, *MACHINE, "foreign")
-CURVES = (*RUN, "step", "return_mean")
+SCORES_COLUMNS = (*RUN, "state", "step", "total_timesteps", *SCORE, *PROGRESS, *MACHINE, "foreign")
+CURVES_COLUMNS = (*RUN, "step", "return_mean")
 # Without these there is no run; other columns may be missing from an older table.
 NEEDED = (*RUN, "state", "step", "total_timesteps")
 COORD_USE = "coord_weight_ratio:"
@@ -46,9 +46,9 @@ def write_csv(runs: Sequence[RunData], folder: Path) -> None:
     :param folder: Where
     """
     layers = list(dict.fromkeys(layer for run in runs for layer in run.coord_use))
-    columns = [*CURVES, *(f"{COORD_USE}{layer}" for layer in layers)]
+    columns = [*CURVES_COLUMNS, *(f"{COORD_USE}{layer}" for layer in layers)]
     _write(folder / CURVES_CSV, columns, (row for run in runs for row in _curve(run)))
-    _write(folder / SCORES_CSV, SCORES, map(_score, runs))
+    _write(folder / SCORES_CSV, SCORES_COLUMNS, map(_score, runs))
 
 
 def read_csv(folder: Path) -> list[RunData]:
@@ -60,9 +60,9 @@ def read_csv(folder: Path) -> list[RunData]:
     """
     if not (folder / SCORES_CSV).is_file():
         return []
-    rows = [dict.fromkeys(SCORES, "") | row for row in _read(folder / SCORES_CSV, NEEDED)]
+    rows = [dict.fromkeys(SCORES_COLUMNS, "") | row for row in _read(folder / SCORES_CSV, NEEDED)]
     curves: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in _read(folder / CURVES_CSV, CURVES):
+    for row in _read(folder / CURVES_CSV, CURVES_COLUMNS):
         curves.setdefault(_key(row), []).append(row)
     return [_run(row, curves.get(_key(row), []), folder) for row in rows]
 

@@ -105,6 +105,6 @@ def number(estimate: Estimate, digits: int, signed: bool = False) -> str:
     return f"{said(estimate.value)} [{said(estimate.low)}, {said(estimate.high)}]"
 
 
-def listed(lines: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> str:
     """Return lines as a Markdown list."""
     return "\n".join(f"* {line}" for line in lines)

@@ -22,7 +22,7 @@ from rl_coordconv.compare.aggregation import (
     permutation_p_value,
 )
 from rl_coordconv.compare.power import detectable, seeds_needed
-from rl_coordconv.compare.simulate import NOISES, RAINBOW, World, coverage, verdict_rates
+from rl_coordconv.compare.simulate import NOISES, RAINBOW, World, interval_coverage, verdict_rates
 from rl_coordconv.compare.statistics import (
     Estimate,
     difference,
@@ -165,7 +165,7 @@ def test_no_verdict_without_both_tests_or_while_runs_are_missing():
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_intervals_hold_the_truth_on_scores_like_ataris(n):
-    held = coverage(World(RAINBOW, NOISES["normal"]), n, trials=60)
+    held = interval_coverage(World(RAINBOW, NOISES["normal"]), n, trials=60)
     # 60 trials of a true 95 % lie above 0.86 in 99.8 % of cases; the former construction held 76 % here.
     assert all(share > 0.86 for share in held.values()), held
 
