@@ -27,9 +27,8 @@ def summarise(runs: dict[str, dict[int, Numbers]]) -> dict[str, dict[str, dict[s
     """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     first, *rest = (numbers for by_seed in runs.values() for numbers in by_seed.values())
-    keys = [
-        key for key in first if all(key in numbers for numbers in rest)
-    ]  # another version's may have more
+    # A run of another version may have measured more.
+    keys = [key for key in first if all(key in numbers for numbers in rest)]
     baseline = next(iter(runs))
     for arm, by_seed in runs.items():
         summary[arm] = {}
