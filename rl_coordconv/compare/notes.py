@@ -26,19 +26,17 @@ def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequenc
     """Say which runs have not begun or not ended, and what differs besides the arms."""
     notes = []
     if missing:
-        notes.append(f"Not begun: {with_commas(missing)}.")
+        notes.append(f"Not begun: {commas(missing)}.")
     for states, what in STATES.items():
         if found := [_with_reason(run) for run in runs if run.progress.state in states]:
-            notes.append(f"{what}: {with_commas(found)}.")
+            notes.append(f"{what}: {commas(found)}.")
     diverged = [run for run in runs if run.progress.state == "diverged"]
     if found := [_with_reason(run) for run in diverged if run.game in REFERENCE]:
-        notes.append(f"Diverged, counted as random play: {with_commas(found)}.")
+        notes.append(f"Diverged, counted as random play: {commas(found)}.")
     if found := [_with_reason(run) for run in diverged if run.game not in REFERENCE]:
-        notes.append(f"Diverged, left out as the score of random play is not known: {with_commas(found)}.")
+        notes.append(f"Diverged, left out as the score of random play is not known: {commas(found)}.")
     if unknown := [game for game in comparison.games if game not in REFERENCE]:
-        notes.append(
-            f"No human reference score, so not in the human-normalised figures: {with_commas(unknown)}."
-        )
+        notes.append(f"No human reference score, so not in the human-normalised figures: {commas(unknown)}.")
     if len(comparison.seeds) < 3:
         notes.append("Fewer than three seeds: a range of the runs is shown, no interval of a game.")
     return notes + _machines(runs)
@@ -87,7 +85,7 @@ def about_scores(
         )
     if comparison.score == "train":
         return notes
-    names = with_commas([f"{run.arm}/seed{run.seed}" for run in runs if run.eval_score is None])
+    names = commas([f"{run.arm}/seed{run.seed}" for run in runs if run.eval_score is None])
     if kind == "train":
         why = f"an arm has no final evaluation: {names}" if names else "final evaluations differ in steps"
         notes.append(f"{game}: scores are the last training games, as {why}.")
@@ -107,14 +105,14 @@ def about_lengths(
     notes = []
     names = {id(run): f"{run.arm}/seed{run.seed} ({run.last_step:,} steps)" for run in runs}
     if out := [names[id(run)] for run in runs if not any(run is other for other in taking)]:
-        notes.append(f"{game}: left out until further on or with a finished game: {with_commas(out)}.")
+        notes.append(f"{game}: left out until further on or with a finished game: {commas(out)}.")
     end = round(grid[-1]) if len(grid) else 0
     if cut := [names[id(run)] for run in taking if run.last_step > end]:
-        notes.append(f"{game}: runs differ in length; cut to the first {end:,} steps: {with_commas(cut)}.")
+        notes.append(f"{game}: runs differ in length; cut to the first {end:,} steps: {commas(cut)}.")
     return notes
 
 
-def with_commas(names: Sequence[str], most: int = 8) -> str:
+def commas(names: Sequence[str], most: int = 8) -> str:
     """Return names with commas, the first few and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
