@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from jsonargparse import ArgumentParser
 
 from rl_coordconv.errors import UserError, nearest
-from rl_coordconv.options import read_yaml
+from rl_coordconv.options import check_values, read_yaml
 
 T = TypeVar("T")
 
@@ -123,12 +123,14 @@ def parse_dataclass(config_class: type[T], args: Sequence[str], prog: str) -> T:
     :param config_class: A dataclass whose docstring describes its fields
     :param args: Command-line arguments
     :param prog: The script's name, for ``--help``
-    :raises UserError: The arguments do not fit
+    :raises UserError: The arguments do not fit, or a number is out of range
     """
     parser = OneLineParser(prog=prog)
     parser.add_class_arguments(config_class, as_positional=True)
     values = parser.parse_dashed(args, config_class)
-    return config_class(**{name: value for name, value in vars(values).items() if name != "print_config"})
+    config = config_class(**{name: value for name, value in vars(values).items() if name != "print_config"})
+    check_values(config)
+    return config
 
 
 def gather_list(args: Sequence[str], option: str) -> list[str]:

@@ -16,6 +16,7 @@ from rl_coordconv.errors import UserError, nearest
 
 T = TypeVar("T")
 MAY_BE_ZERO = {"seed", "num_threads", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
+MAY_BE_ZERO |= {"retries", "weight_decay"}
 AT_MOST_ONE = {"gamma", "gae_lambda"}
 
 

@@ -75,10 +75,6 @@ class BenchmarkConfig:
             raise UserError(f"peers is for one of {', '.join(BENCHMARKS)}, not for {self.what}")
         for peer in self.peers:
             choose("peer", peer, BENCHMARKS[self.what].peers)
-        for name in ("rounds", "seconds"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"{name} is {value}: it must be more than 0")
         if min(self.n_envs, default=1) < 1:
             raise UserError(f"n_envs is {list(self.n_envs)}: each must be 1 or more")
         self.game = canonical_game(self.game)

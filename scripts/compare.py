@@ -72,10 +72,6 @@ def main(args: Sequence[str]) -> None:
     config = parse_dataclass(CompareConfig, args, prog="compare.py")
     if config.config is None:
         raise UserError("give the comparison: --config configs/compare/smoke.yaml")
-    if config.slots is not None and config.slots < 1:
-        raise UserError(f"slots is {config.slots}: it must be 1 or more")
-    if config.retries < 0:
-        raise UserError(f"retries is {config.retries}: it must be 0 or more")
     if config.address is not None and config.executor != "ray":
         raise UserError("address is for --executor ray")
     comparison = load_comparison(config.config, config.output)

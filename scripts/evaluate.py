@@ -24,7 +24,6 @@ with script_needs("train"):
     from rl_coordconv.files import check_place_of, write_json
     from rl_coordconv.layers import CoordScale
     from rl_coordconv.machine import check_device
-    from rl_coordconv.options import check_values
     from rl_coordconv.runs.agent import find_run, load_run
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
     from rl_coordconv.runs.export import MODEL
@@ -89,7 +88,6 @@ FOREIGN_OPTIONS = ("coord_layers", "with_r", "coord_scale", "pool", "width")
 def main(args: Sequence[str]) -> None:
     """Evaluate, print a table, write JSON and on request a video."""
     config = parse_dataclass(EvaluateConfig, args, prog="evaluate.py")
-    check_values(config)
     check_device(config.device)
     videos = [path for path in (config.gif, config.mp4) if path is not None]
     for path, suffix in ((config.gif, ".gif"), (config.mp4, ".mp4"), (config.positions, ".png")):

@@ -47,8 +47,6 @@ def main(args: Sequence[str]) -> None:
     if not config.configs:
         draw(config.output)
         return
-    if config.steps < 1:
-        raise UserError(f"steps is {config.steps}: it must be 1 or more")
     arms = track(first_runs(config.configs), "arms")
     norms = [norm for arm in arms for norm in measure(arm, config.steps)]
     write_norms(config.output, norms)

@@ -106,10 +106,8 @@ class Experiment(ABC):
         """
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise UserError(f"{option.name} is {value}: it must be 1 or more")
-            if option.name.startswith("lr") and value is not None and not 0 < value < 1:
-                raise UserError(f"{option.name} is {value}: it must be above 0 and below 1")
+            if option.name.startswith("lr") and value is not None and value >= 1:
+                raise UserError(f"{option.name} is {value}: it must be below 1")
         if not self.seeds:
             raise UserError("seeds is empty: give one or more, as in --seeds 1 2 3")
         if min(self.seeds) < 0 or max(self.seeds) >= MOST_SEEDS or len(set(self.seeds)) < len(self.seeds):

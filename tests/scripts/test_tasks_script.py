@@ -70,7 +70,7 @@ def test_detection_leaves_results_figure_and_tensorboard(
     [
         (["gam"], "unknown task 'gam': use one of toy, gan, detect, redraw (did you mean 'gan'?)"),
         (["gan", "--seeds"], "seeds is empty: give one or more, as in --seeds 1 2 3"),
-        (["gan", "--steps", "0"], "steps is 0: it must be 1 or more"),
+        (["gan", "--steps", "0"], "steps is 0: it must be more than 0"),
         (["gan", "--image-size", "40"], "image_size is 40: it must be one of 16, 32, 64, 128"),
         (["gan", "--batch-size", "1"], "batch_size is 1"),
         (["gan", "--init", "hee"], "unknown init 'hee'"),
@@ -82,7 +82,7 @@ def test_detection_leaves_results_figure_and_tensorboard(
         (["detect", "--scenes", "cropped"], "it needs --detector released"),
         (["detect", "--labels", "boxes"], "unknown labels 'boxes'"),
         (["gan", "--eval-images", "10"], "eval_images is 10: it must be 64 or more"),
-        (["gan", "--lr-generator", "0"], "lr_generator is 0.0: it must be above 0"),
+        (["gan", "--lr-generator", "0"], "lr_generator is 0.0: it must be more than 0"),
         (["gan", "--stepps", "5"], "unknown option 'stepps' (did you mean 'steps'?)"),
         (["gan", "--steps", "many"], "steps is many: it must be int"),
         (["gan", "--device", "gpu"], "unknown device 'gpu'"),
@@ -92,7 +92,7 @@ def test_detection_leaves_results_figure_and_tensorboard(
         (["detect", "--digits", "nowhere"], "digits folder 'nowhere' does not exist"),
         (["detect", "--canvas-size", "40"], "canvas_size is 40: 5 digits of up to 25 pixels need 63"),
         (["detect", "--per-canvas", "11", "--canvas-size", "128"], "per_canvas is 11: the detector finds 10"),
-        (["detect", "--lr", "1"], "lr is 1.0: it must be above 0 and below 1"),
+        (["detect", "--lr", "1"], "lr is 1.0: it must be below 1"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

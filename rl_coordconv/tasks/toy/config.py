@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
-from rl_coordconv.errors import UserError, choose
+from rl_coordconv.errors import choose
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.figures import save
 from rl_coordconv.tasks.toy.figures import SHOWN, toy_figure
@@ -104,10 +103,6 @@ class ToyConfig(Experiment):
     def check(self) -> None:
         """Refuse options that cannot be run, before anything is written."""
         choose("arch", self.arch, (*ARCHS, "both", "all"))
-        if self.budget is not None and not 0 < self.budget < math.inf:
-            raise UserError(f"budget is {self.budget}: it must be more than 0 seconds")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"weight_decay is {self.weight_decay}: it must be 0 or more")
         super().check()
         NotSoClevr(self.canvas, self.square)
         for arm in self.arms:
