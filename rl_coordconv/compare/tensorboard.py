@@ -11,7 +11,6 @@ and a *Custom Scalars* page that draws mean and band of all arms in one chart pe
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.games import GameResult
+from rl_coordconv.files import atomic_folder
 
 IQM_TAGS = ["all games/iqm", "all games/lower", "all games/upper"]
 
@@ -32,22 +32,18 @@ def write_page(analysis: Analysis, folder: Path) -> None:
     :param analysis: From ``analyse``
     :param folder: ``runs/<name>/summary``; what an earlier report wrote there is replaced
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for arm in analysis.comparison.arms:
-        writer = SummaryWriter(str(temporary / arm))
-        for result in analysis.games:
-            if arm in result.arms:
-                _write_band(writer, _tags(result), result.grid, result.arms[arm].curve)
-        if arm in analysis.overall:
-            curve = analysis.overall[arm].curve
-            _write_band(writer, IQM_TAGS, 100 * np.arange(1, curve.shape[1] + 1) / curve.shape[1], curve)
-        if arm == analysis.comparison.arms[0]:
-            writer.add_custom_scalars(_layout(analysis))
-        writer.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    with atomic_folder(folder, "TensorBoard page", replace=True) as draft:
+        for arm in analysis.comparison.arms:
+            writer = SummaryWriter(str(draft / arm))
+            for result in analysis.games:
+                if arm in result.arms:
+                    _write_band(writer, _tags(result), result.grid, result.arms[arm].curve)
+            if arm in analysis.overall:
+                curve = analysis.overall[arm].curve
+                _write_band(writer, IQM_TAGS, 100 * np.arange(1, curve.shape[1] + 1) / curve.shape[1], curve)
+            if arm == analysis.comparison.arms[0]:
+                writer.add_custom_scalars(_layout(analysis))
+            writer.close()
 
 
 def _tags(result: GameResult) -> list[str]:
