@@ -15,6 +15,7 @@ import torch
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.tasks.detection.training import DetectionConfig
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.toy.config import ToyConfig
 
@@ -135,11 +136,10 @@ def test_seeds_that_cannot_be_used_are_refused(tmp_path: Path, seeds: list[int])
     assert not any(tmp_path.iterdir())
 
 
-def test_out_of_memory_is_one_line(script: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert script("tasks", "detect", "--width", "1000000000000", "--seeds", "1") == 2
-    error = capsys.readouterr().err
-    assert "out of memory: lower batch_size or width or canvas_size" in error
-    assert not Path("runs").exists()
+def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="out of memory: lower batch_size or width or canvas_size"):
+        DetectionConfig(width=10**12, seeds=[1], output=str(tmp_path)).run()
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_budget_that_leaves_runs_other_seconds_is_refused(tmp_path: Path) -> None:
