@@ -15,8 +15,10 @@ import yaml
 from rl_coordconv.errors import UserError, nearest
 
 T = TypeVar("T")
-MAY_BE_ZERO = {"seed", "num_threads", "eval_freq", "ent_coef", "vf_coef", "gamma", "gae_lambda"}
-MAY_BE_ZERO |= {"retries", "weight_decay"}
+MAY_BE_ZERO = {
+    *("seed", "num_threads", "eval_freq", "retries"),
+    *("ent_coef", "vf_coef", "gamma", "gae_lambda", "weight_decay"),
+}
 AT_MOST_ONE = {"gamma", "gae_lambda"}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rl_coordconv import markdown
 from rl_coordconv.compare.statistics import mean_of_runs
 
 Numbers = dict[str, float | None]
@@ -83,13 +84,13 @@ def markdown_table(results: dict[str, Any]) -> str:
     ]
     names, columns = [key.replace("_", " ") for key in keys], _columns(results, keys)
     if len(summary) > COLUMN_ARMS:
-        rows = [["arm", "seeds", *names], *([arm, str(len(runs[arm])), *columns[arm]] for arm in summary)]
+        head, rows = ["arm", "seeds", *names], [[arm, str(len(runs[arm])), *columns[arm]] for arm in summary]
     else:
         known = {"data": [_number(data[key]) if key in data else "" for key in keys]} if data else {}
         named = {"measure": names, **known, **columns}
-        rows = [[*named], *map(list, zip(*named.values(), strict=True))]
-    head, *body = [f"| {' | '.join(row)} |".replace("\n", "<br>") + "\n" for row in rows]
-    return "".join([head, "|---" * len(rows[0]) + "|\n", *body])
+        head, rows = [*named], [list(row) for row in zip(*named.values(), strict=True)]
+    rows = [[cell.replace("\n", "<br>") for cell in row] for row in rows]
+    return markdown.markdown_table(head, rows) + "\n"
 
 
 def _columns(
