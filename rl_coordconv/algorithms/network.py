@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -17,6 +19,7 @@ from rl_coordconv.policies import CoordActorPolicy
 
 COVERED = (ActorCriticPolicy, ActorCriticCnnPolicy, CoordActorPolicy)
 """Policies whose functions :class:`Network` has; a subclass may have changed them."""
+NO_CONTEXT = nullcontext()
 
 
 class Network:
@@ -46,23 +49,27 @@ class Network:
         is_rounded = bf16 and all(map(begins_with_convolution, extractors))
         self.image_dtype = torch.bfloat16 if is_rounded else torch.float32
         self.compiled = self.extractors
+        self.acts_as_it_trains = not compiled_for and all(map(acts_as_it_trains, extractors))
         if channels_last:
             for extractor in extractors:
                 extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled_for:  # without graphs of their own: they become part of ours
             self.compiled = [torch.compile(extractor, dynamic=False) for extractor in extractors]
 
-    def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, frames: Tensor, within: AbstractContextManager[Any] = NO_CONTEXT
+    ) -> tuple[Tensor, Tensor]:
         """
         Return action logits ``(batch, actions)`` and values ``(batch,)``, float32.
 
         :param frames: ``(batch, stack, height, width) uint8``, or what :meth:`scale` made of them
+        :param within: Where features extractors compute
         """
         images = self.scale(frames)
         extractors = self.compiled if len(frames) in self.compiled_for else self.extractors
         device = frames.device.type
         # A CUDA graph must not depend on weights that were cast outside of it.
-        with torch.autocast(device, torch.bfloat16, enabled=self.bf16, cache_enabled=device == "cpu"):
+        with torch.autocast(device, torch.bfloat16, enabled=self.bf16, cache_enabled=device == "cpu"), within:
             features = [extractor(images).float() for extractor in extractors]
         for_actor = self.policy.mlp_extractor.forward_actor(features[0])
         for_critic = self.policy.mlp_extractor.forward_critic(features[-1])
@@ -83,13 +90,14 @@ class Network:
         return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=False)
 
     @torch.no_grad()
-    def act(self, frames: Tensor) -> Tensor:
+    def act(self, frames: Tensor, within: AbstractContextManager[Any] = NO_CONTEXT) -> Tensor:
         """
         Return sampled actions, values and log-probabilities, ``(3, batch) float32``.
 
         :param frames: As for :meth:`__call__`
+        :param within: As for :meth:`__call__`
         """
-        logits, values = self(frames)
+        logits, values = self(frames, within)
         actions, log_prob = sample(logits)
         return torch.stack([actions.float(), values, log_prob])
 
@@ -103,11 +111,21 @@ class Network:
         return self(frames)[1]
 
 
+def is_known(extractor: nn.Module) -> bool:
+    """Return whether it is known what an extractor does with images: layers, one after the other."""
+    return type(extractor).forward in (NatureCNN.forward, ImageExtractor.forward)
+
+
 def begins_with_convolution(extractor: nn.Module) -> bool:
     """Return whether bfloat16 autocast rounds an extractor's images before anything else sees them."""
-    is_known = type(extractor).forward in (NatureCNN.forward, ImageExtractor.forward)
     first = next(module for module in extractor.modules() if not list(module.children()))
-    return is_known and isinstance(first, nn.Conv2d)
+    return is_known(extractor) and isinstance(first, nn.Conv2d)
+
+
+def acts_as_it_trains(extractor: nn.Module) -> bool:
+    """Return whether an extractor computes the same, sample by sample, in training mode and out of it."""
+    differ = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+    return is_known(extractor) and not any(isinstance(module, differ) for module in extractor.modules())
 
 
 def is_covered(policy: BasePolicy) -> bool:

