@@ -34,7 +34,7 @@ def after_a_rollout() -> Iterator[Callable[..., A2C]]:
         def make(policy: Any = "CnnPolicy", halves: bool = False, **options: Any) -> A2C:
             env = make_atari_vec_env("Breakout", n_envs=4, seed=3, halves=halves)
             stack.callback(env.close)
-            model = A2C(policy, env, seed=3, device="cpu", **{"policy_kwargs": POLICY, **FAST, **options})
+            model = A2C(policy, env, seed=3, device="cpu", **{**FAST, "policy_kwargs": {**POLICY}, **options})
             model.learn(60)
             collect(model)
             return model
