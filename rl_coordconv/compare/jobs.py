@@ -35,9 +35,12 @@ MOST_RETRY_SECONDS = 300.0
 NOT_RETRIED = ("loss", "storage")
 # Linux tells a process when its parent has died, so that nothing trains on behind a killed comparison:
 # the trainer gets SIGTERM, saves and ends. (A hook between fork and exec would not be safe with threads.)
+# And it shares processors between sessions first: a session of its own would undo the comparison's nice.
 TIED_TO_PARENT = """
-import ctypes, os, signal, sys
+import contextlib, ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+with contextlib.suppress(OSError), open("/proc/self/autogroup", "r+") as file:
+    file.write(str(os.nice(0)))
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the comparison has ended")
 os.execv(sys.argv[2], sys.argv[2:])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -149,3 +151,18 @@ def test_a_table_is_drawn_at_a_change_and_not_every_second(matrix_file, capsys):
         f"{second}: failed",
         "1 finished, 1 failed, 14 waiting",
     ]
+
+
+NICE = """
+import os, subprocess
+from rl_coordconv.compare.jobs import tied_to_parent
+os.nice(7)
+subprocess.run(tied_to_parent(["cat", "/proc/self/autogroup"]), start_new_session=True, check=True)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/autogroup"), reason="needs Linux with autogroups")
+def test_a_run_is_as_nice_as_its_comparison():
+    """Linux shares processors between sessions, whatever the nice values in them."""
+    done = subprocess.run([sys.executable, "-c", NICE], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["nice", "7"]
