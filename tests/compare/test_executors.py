@@ -151,7 +151,10 @@ def test_slots_share_the_cores(monkeypatch):
 @pytest.mark.slow
 def test_a_node_of_a_ray_cluster_dies(start, tmp_path):
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    # Ray's own values let a node be silent for half a minute.
+    impatient = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    head = {"num_cpus": 0, "_system_config": impatient}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         folder = tmp_path / "runs" / "small"
