@@ -31,9 +31,12 @@ class StackStore:
         self, step: int, observations: np.ndarray, episode_starts: np.ndarray, envs: slice = ALL
     ) -> tuple[Tensor, ...]:
         """Keep the observations of a step; see :meth:`FrameStore.stage`."""
-        place = self.stacks[step, envs].permute(0, 3, 1, 2)
-        place.copy_(torch.from_numpy(observations))
-        return (place.div_(255) if place.is_floating_point() else place,)
+        place = self.stacks[step, envs]
+        # Half the time of a copy of the transposed array.
+        place.copy_(torch.stack(torch.from_numpy(observations).unbind(1), dim=-1))
+        if place.is_floating_point():
+            place.div_(255)
+        return (place.permute(0, 3, 1, 2),)
 
     def place(self, stacks: Tensor) -> Tensor:
         """Return the observations, which are where they belong."""
