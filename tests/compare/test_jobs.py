@@ -156,7 +156,7 @@ def test_a_table_is_drawn_at_a_change_and_not_every_second(matrix_file, capsys):
 NICE = """
 import os, subprocess
 from rl_coordconv.compare.jobs import tied_to_parent
-os.nice(7)
+print(os.nice(7), flush=True)
 subprocess.run(tied_to_parent(["cat", "/proc/self/autogroup"]), start_new_session=True, check=True)
 """
 
@@ -165,4 +165,6 @@ subprocess.run(tied_to_parent(["cat", "/proc/self/autogroup"]), start_new_sessio
 def test_a_run_is_as_nice_as_its_comparison():
     """Linux shares processors between sessions, whatever the nice values in them."""
     done = subprocess.run([sys.executable, "-c", NICE], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-2:] == ["nice", "7"]
+    level, *_, word, found = done.stdout.split()
+    assert int(level) > 0
+    assert (word, found) == ("nice", level)  # 7, or more where the tests are nice themselves
