@@ -12,7 +12,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # Faster R-CNN regresses log sizes; this bound keeps exp() finite (a box grows 62 times at most).
 MAX_LOG_SCALE = 4.135
@@ -114,7 +113,8 @@ def roi_align(features: Tensor, boxes: Tensor, stride: int, bins: int, samples: 
     """
     Return the features under boxes, resampled to a fixed size (He et al. 2017, arXiv:1703.06870, section 3).
 
-    The half-pixel-exact variant (``aligned=True`` in torchvision).
+    The half-pixel-exact variant (``aligned=True`` in torchvision). A bilinear sample's weights are products
+    of one along each axis, so that all samples are two matrix products: much faster than ``grid_sample``.
 
     :param features: ``(batch, channels, height, width)``
     :param boxes: ``(batch, n, 4)`` in pixels of the image, inside of it
@@ -124,15 +124,16 @@ def roi_align(features: Tensor, boxes: Tensor, stride: int, bins: int, samples: 
     :return: ``(batch, n, channels, bins, bins)``
     """
     height, width = features.shape[-2:]
+    across = _resampling(boxes[..., 0], boxes[..., 2], width, stride, bins, samples)
+    down = _resampling(boxes[..., 1], boxes[..., 3], height, stride, bins, samples)
+    return torch.einsum("bnih,bchw,bnjw->bncij", down, features, across)
+
+
+def _resampling(low: Tensor, high: Tensor, places: int, stride: int, bins: int, samples: int) -> Tensor:
+    """Return how much each of ``places`` features counts in each bin, ``(batch, n, bins, places)``."""
     points = bins * samples
-    steps = (torch.arange(points, device=boxes.device) + 0.5) / points
-    extent = boxes.new_tensor([width, height]) * stride
-    low, high = boxes[..., :2] / extent * 2 - 1, boxes[..., 2:] / extent * 2 - 1
-    x, y = (low[..., None] + (high - low)[..., None] * steps).unbind(2)
-    grid = torch.stack(torch.broadcast_tensors(x[..., None, :], y[..., :, None]), dim=-1)
-    # grid_sample with these settings reads -1 and 1 as the outer edges of the border pixels, like ROI-align.
-    sampled = F.grid_sample(
-        features, grid.flatten(1, 2).to(features.dtype), padding_mode="border", align_corners=False
-    )
-    sampled = F.avg_pool2d(sampled, samples)
-    return sampled.unflatten(2, (-1, bins)).transpose(1, 2)
+    steps = (torch.arange(points, device=low.device) + 0.5) / points
+    at = (low[..., None] + (high - low)[..., None] * steps) / stride - 0.5
+    at = at.clamp(0, places - 1)  # beyond the middle of a border pixel there is only that pixel
+    shares = (1 - (at[..., None] - torch.arange(places, device=low.device)).abs()).clamp(min=0)
+    return shares.unflatten(-2, (bins, samples)).mean(-2)
