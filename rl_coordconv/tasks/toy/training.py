@@ -42,7 +42,7 @@ class Recipe:
 # By task and stack, so that an arm with coordinates is trained like its twin without.
 # Learning rates of the convolutions: the best test score of 0.001 to 0.1 after a short run at 32 x 32.
 RECIPES = {
-    ("classification", "pixelwise"): Recipe(0.01, 64, 3000, 100, 0.5),
+    ("classification", "pixelwise"): Recipe(0.01, 64, 1000, 100, 0.5),
     ("classification", "convolutions"): Recipe(0.05, 32, 30_000, 250),
     ("rendering", "pixelwise"): Recipe(0.01, 32, 1000, 100, 0.5),
     ("rendering", "convolutions"): Recipe(0.05, 32, 30_000, 250),
