@@ -43,29 +43,29 @@ def add_coordinates(
     :param model: A2C, PPO, DQN or another algorithm with one optimizer; it is changed in place
     :param coord_layers: Which convolutions of its features extractor, from 0
     :param with_r: Add the distance from the centre as a third coordinate
-    :param coord_scale: As in :class:`~rl_coordconv.layers.CoordConv2d`
+    :param coord_scale: As in :class:`~rl_coordconv.layers.CoordConv2d`; ``root`` for A2C's RMSprop
     :return: The model
-    :raises UserError: Its extractor cannot have coordinates or has some, it has several optimizers, or
-        there is no such convolution; the model is as it was
+    :raises UserError: Its extractor is neither SB3's for images nor derived from one of this package's, or
+        has coordinates; it has several optimizers, or there is no such convolution; the model is as it was
     """
     policy: Any = model.policy
     if not hasattr(policy, "optimizer"):
         raise UserError(f"{type(model).__name__} has an optimizer for each network: it must have one for all")
     kind = policy.features_extractor_class
     counterpart = WITH_COORDINATES.get(kind, kind)
-    if "coord_layers" not in inspect.signature(counterpart).parameters:
+    networks = [module.cnn for module in policy.modules() if isinstance(module, (NatureCNN, ImageExtractor))]
+    if not networks or "coord_layers" not in inspect.signature(counterpart).parameters:
         names = " or ".join(plain.__name__ for plain in WITH_COORDINATES)
         raise UserError(
-            f"extractor {kind.__name__} cannot be given coordinates: it must be SB3's {names}, or a class "
-            "that takes coord_layers"
+            f"extractor {kind.__name__} cannot be given coordinates: it must be SB3's {names}, or one of "
+            "this package's"
         )
     if any(isinstance(module, CoordConvLayer) for module in policy.modules()):
         raise UserError("this model sees coordinates already")
     options = {"with_r": with_r, "coord_init": "zeros", "coord_scale": coord_scale}
     before = {id(parameter): name for name, parameter in policy.named_parameters()}
-    for module in list(policy.modules()):
-        if isinstance(module, (NatureCNN, ImageExtractor)):
-            see_coordinates(module.cnn, coord_layers, **options)  # type: ignore[arg-type]
+    for network in networks:
+        see_coordinates(network, coord_layers, **options)  # type: ignore[arg-type]
     _hand_over(policy.optimizer, policy, before)
     policy.features_extractor_class = counterpart
     policy.features_extractor_kwargs = {

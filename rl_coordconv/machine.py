@@ -92,7 +92,8 @@ def versions(device: str = "auto") -> dict[str, str]:
 
     :param device: Where it computes
     """
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    system = [platform.system(), platform.machine(), "".join(platform.libc_ver())]
+    found = {"python": platform.python_version(), "platform": "-".join(filter(None, system))}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)

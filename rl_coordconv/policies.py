@@ -19,17 +19,14 @@ class CoordActorPolicy(ActorCriticCnnPolicy):
 
     :param args: As for SB3's ``ActorCriticCnnPolicy``
     :param kwargs: Likewise; the features extractor takes ``coord_layers``
+    :raises UserError: It does not
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "share_features_extractor": False})
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
-        """
-        Return the actor's extractor, which SB3 asks for first, then the critic's.
-
-        :raises UserError: The extractor has no coordinates to leave out
-        """
+        """Return the actor's extractor, which SB3 asks for first, then the critic's."""
         kind = self.features_extractor_class
         if "coord_layers" not in inspect.signature(kind).parameters:
             raise UserError(

@@ -49,7 +49,7 @@ class CompareConfig:
 
     Args:
         config: YAML file with games, arms and seeds
-        executor: Where the runs go: local (this machine) or ray (pip install rl-coordconv[ray])
+        executor: Where the runs go: local (this machine) or ray (extra ray)
         slots: Runs side by side (null: as many as the machine carries)
         address: Ray cluster to join, e.g. auto or 10.0.0.1:6379 (null: start Ray on this machine)
         retries: How often a failed run is tried again

@@ -19,7 +19,7 @@ with script_needs("report"):
 
 @dataclass
 class CoverageConfig:
-    """Simulate comparisons of two arms on nine games.
+    """Simulate comparisons of two arms on nine games and on two.
 
     Args:
         trials: Comparisons simulated for each number

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from rl_coordconv import PPO as FastPPO
@@ -68,12 +72,27 @@ def test_a_trained_model_acts_as_before_keeps_its_optimizer_and_learns_on(name: 
         assert any(ratio > 0 for ratio in coord_weight_ratios(learner.policy).values())
 
 
+class Mine(BaseFeaturesExtractor):
+    """Takes the option, but is built otherwise than the package's extractors."""
+
+    def __init__(self, observation_space: gym.Space, coord_layers: Sequence[int] = ()) -> None:
+        super().__init__(observation_space, features_dim=4)
+        self.linear = nn.Linear(math.prod(observation_space.shape or ()), 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(images.flatten(1))
+
+
 def test_models_that_cannot_see_coordinates_are_left_as_they_are() -> None:
     model = PPO("CnnPolicy", make_env(), device="cpu", n_steps=32, policy_kwargs=policy_kwargs("coordconv"))
     with pytest.raises(UserError, match="sees coordinates already"):
         add_coordinates(model)
     with pytest.raises(UserError, match="extractor FlattenExtractor cannot be given coordinates: it must be"):
         add_coordinates(PPO("MlpPolicy", "CartPole-v1"))
+    mine = {"features_extractor_class": Mine}
+    other = PPO("CnnPolicy", make_env(), device="cpu", n_steps=32, policy_kwargs=mine)
+    with pytest.raises(UserError, match="extractor Mine cannot be given coordinates"):
+        add_coordinates(other)
     with pytest.raises(UserError, match="SAC has an optimizer for each network"):
         add_coordinates(SAC("MlpPolicy", "Pendulum-v1"))
     plain = PPO("CnnPolicy", make_env(), device="cpu", n_steps=32)

@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import Tensor
 
 from rl_coordconv.algorithms.frames import ALL, FrameStore, StackStore
+from rl_coordconv.errors import UserError
 
 COLUMNS = ("values", "log_probs", "advantages", "returns")
 
@@ -26,7 +27,7 @@ class DeviceRolloutBuffer(RolloutBuffer):
     :param buffer_size: Steps per environment
     :param observation_space: uint8 frames, stacked along the first axis
     :param action_space: As for SB3's buffer, and all further arguments
-    :raises ValueError: The observations are not stacks of uint8 frames
+    :raises UserError: The observations are not stacks of uint8 frames
     """
 
     def __init__(
@@ -41,7 +42,10 @@ class DeviceRolloutBuffer(RolloutBuffer):
     ) -> None:
         shape = observation_space.shape or ()
         if observation_space.dtype != np.uint8 or len(shape) != 3:
-            raise ValueError(f"observations must be stacked uint8 frames (stack, height, width), got {shape}")
+            raise UserError(
+                f"buffer device takes stacked uint8 frames (stack, height, width), not {shape} "
+                f"{observation_space.dtype}: use buffer='host'"
+            )
         self.frames: FrameStore | StackStore | None = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 

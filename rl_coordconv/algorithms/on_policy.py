@@ -40,8 +40,8 @@ class FastOnPolicyAlgorithm(FastRollout):
     With their defaults the algorithm is SB3's own code. With ``buffer="device"`` it is this package's, equal
     to SB3's to the bit on the CPU but for the order of sums in ``channels_last`` (in which SB3 itself
     convolves the transposed frames of backend ``gymnasium``), in the fused Adam (unless ``optimizer_kwargs``
-    say ``fused=False``) and in halves. Each side opens the other's zip files. Policies that are not of frames
-    and discrete actions are left to SB3's code.
+    say ``fused=False``) and in halves. Each side opens the other's zip files. Where actions are not discrete,
+    or the policy is none of SB3's for images, the update is SB3's code.
 
     On a GPU, acts and minibatches are CUDA graphs (with ``target_kl``, acts alone).
 
@@ -51,7 +51,8 @@ class FastOnPolicyAlgorithm(FastRollout):
     :param channels_last: Convolve in the ``channels_last`` memory format
     :param buffer: ``device`` keeps rollouts in a :class:`~.buffer.DeviceRolloutBuffer`; the switches need it
     :param strict: Raise instead of warn where this machine cannot do what is asked
-    :raises UserError: bf16 or compile without the device buffer, or with ``strict``: they cannot be had
+    :raises UserError: bf16 or compile without the device buffer; with it, observations that are not stacks
+        of uint8 frames; with ``strict``, a switch that cannot be had
     """
 
     captured_minibatch: Captured

@@ -78,7 +78,7 @@ def read_machine(run: RunFolder, options: Mapping[str, Any]) -> dict[str, str]:
     if versions := run.read_versions():
         found |= {name: str(versions[name]) for name in VERSIONS if name in versions}
         found["device"] = "cpu" if options.get("device") == "cpu" else str(versions.get("gpu", "cpu"))
-    # What ``auto`` chose on that machine.
+    # What they came to on that machine, by ``auto`` or because it lacks what was asked for.
     for switch, decision in decisions.of_run(run.path).items():
         found[switch] = str(decision["choice"])
     return found

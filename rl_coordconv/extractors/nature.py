@@ -30,6 +30,7 @@ class CoordConvNatureCNN(NatureCNN):
         (one over their root) for A2C's RMSprop
     :param normalized_image: As in SB3: the images are floats already
     :raises UserError: ``coord_layers`` names a convolution that is not there, or an option is not allowed
+    :raises AssertionError: As SB3's: the observations are no images
     """
 
     def __init__(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rl_coordconv.errors import UserError
+
 
 def coordinate_map(
     height: int,
@@ -51,12 +53,15 @@ class AddCoords(nn.Module):
         """
         Return the input followed by its coordinates.
 
-        :param input: ``(batch, channels, height, width)`` of a floating-point type
-        :return: ``(batch, channels + 2 or 3, height, width)`` of the same type
+        :param input: ``(batch or none, channels, height, width)`` of a floating-point type
+        :return: ``(batch or none, channels + 2 or 3, height, width)`` of the same type
+        :raises UserError: The input is of integers, which have no room for coordinates
         """
+        if not input.is_floating_point():
+            raise UserError(f"AddCoords takes floating-point images, not {input.dtype}: give images.float()")
         height, width = input.shape[-2:]
         coords = coordinate_map(height, width, self.with_r, input.device, input.dtype)
-        return torch.cat([input, coords.expand(input.shape[0], -1, -1, -1)], dim=1)
+        return torch.cat([input, coords.expand(*input.shape[:-3], -1, -1, -1)], dim=-3)
 
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""

@@ -35,11 +35,11 @@ says little about the method.
 ```python
 from rl_coordconv import load_agent
 
-model = load_agent("{folder}")  # no unpickling; shapes and hashes are checked
+model = load_agent("{folder}")  # the path of this folder; no unpickling; shapes and hashes are checked
 action, _ = model.predict(frames)  # frames: (batch, {stack}, {size}, {size}) uint8
 ```
 
-or `python scripts/evaluate.py {folder} --gif agent.gif`.
+or, in a clone of rl-coordconv, `python scripts/evaluate.py PATH_OF_THIS_FOLDER --gif agent.gif`.
 
 ## Where it comes from
 

@@ -1,10 +1,10 @@
 """
-What ``auto`` chose for speed, kept so that a resume and all arms of a comparison compute alike.
+What ``precision`` and ``compile`` came to, for a resume to compute alike, and all arms after ``auto``.
 
 On disk, plain JSON::
 
     <output>/<name>/decisions.json                     by kind of machine, for every run of the experiment
-    <output>/<name>/<game>/<arm>/seed<k>/decisions.json   what this run uses, with the probe's figures
+    <output>/<name>/<game>/<arm>/seed<k>/decisions.json   what this run uses, with probes' figures
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.files import alone, read_json, write_json
 
 FILE = "decisions.json"
+PROBED = ("precision", "compile")
 Decisions = dict[str, dict[str, Any]]
 """By switch ``choice``, ``reason`` and ``measured``: null, or ``ratio`` and ``milliseconds``."""
 
@@ -39,13 +40,15 @@ def decided(config: RunConfig) -> Iterator[tuple[RunConfig, Decisions]]:
 
     :param config: Validated config
     """
-    if not is_open(config):
+    if not open_switches(config):
         yield config, {}
         return
     # Probes of two runs at a time would measure each other.
     with open(Path(tempfile.gettempdir()) / f"rl-coordconv-{os.getuid()}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = sound(read_json(_experiment(config)).get(machine_kind(config)))
+        # What others decided is not for a switch that this run was told.
+        known = {name: found for name, found in known.items() if name in open_switches(config)}
         yield settled(config, known), known
 
 
@@ -58,31 +61,28 @@ def keep(config: RunConfig, folder: Path, known: Decisions, model: OnPolicyAlgor
     :param known: What the experiment had decided before
     :param model: The run's algorithm, which has decided the rest
     """
-    if not is_open(config):
-        return
     new = {name: dataclasses.asdict(found) for name, found in getattr(model, "decisions", {}).items()}
-    # What this run was told decides for no other, and what others decided not for this one.
-    used = {name: found for name, found in {**new, **known}.items() if getattr(config, name) == "auto"}
-    write_json(folder / FILE, used)
-    if not used.keys() <= known.keys():
+    used = {**new, **known}
+    if used:
+        write_json(folder / FILE, used)
+    # What this run was told decides for no other.
+    chosen = {name: found for name, found in used.items() if name in open_switches(config)}
+    if not chosen.keys() <= known.keys():
         file = _experiment(config)
         file.parent.mkdir(parents=True, exist_ok=True)
         with alone(file.parent):  # other machines may share the disk
             there, kind = read_json(file), machine_kind(config)
-            write_json(file, {**there, kind: {**used, **sound(there.get(kind))}})
+            write_json(file, {**there, kind: {**chosen, **sound(there.get(kind))}})
 
 
 def settled(config: RunConfig, decisions: Decisions) -> RunConfig:
-    """Return a config with decisions in the place of ``auto``."""
-    choices = {
-        name: found["choice"] for name, found in decisions.items() if getattr(config, name, None) == "auto"
-    }
-    return dataclasses.replace(config, **choices)
+    """Return a config with decisions in the place of what was asked for."""
+    return dataclasses.replace(config, **{name: found["choice"] for name, found in decisions.items()})
 
 
-def is_open(config: RunConfig) -> bool:
-    """Return whether a config leaves something to be decided."""
-    return "auto" in (config.precision, config.compile)
+def open_switches(config: RunConfig) -> set[str]:
+    """Return the switches that a config leaves to be decided."""
+    return {name for name in PROBED if getattr(config, name) == "auto"}
 
 
 def machine_kind(config: RunConfig) -> str:
@@ -98,11 +98,15 @@ def _experiment(config: RunConfig) -> Path:
 
 
 def of_run(folder: Path) -> Decisions:
-    """Return what the run in a folder uses, as far as ``auto`` chose it."""
+    """Return what the run in a folder uses, as far as it asked for more than float32."""
     return sound(read_json(folder / FILE))
 
 
 def sound(found: Any) -> Decisions:
     """Return the entries of what a file says that are decisions."""
     entries = found if isinstance(found, dict) else {}
-    return {name: entry for name, entry in entries.items() if isinstance(entry, dict) and "choice" in entry}
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if name in PROBED and isinstance(entry, dict) and "choice" in entry
+    }

@@ -33,7 +33,7 @@ README = """# {game} / {arm} / seed {seed}
 | `config.yaml` | every option of this run |
 | `command.txt` | the command that started it |
 | `versions.json` | Python, packages, machine |
-| `decisions.json` | what `precision: auto` and `compile: auto` chose here, with the probe's figures |
+| `decisions.json` | what `precision` and `compile` came to here, with probes' figures |
 | `events.out.tfevents.*` | curves: `tensorboard --logdir {logdir}` |
 | `monitor.csv` | one line per full game: raw return `r`, length in steps `l`, seconds `t`, `step` |
 | `evaluations.jsonl` | one line per evaluation: `step`, `returns`, `lengths` |

@@ -81,7 +81,7 @@ def resume(path: Path | str) -> RunFolder:
 def rebuild(config: RunConfig, folder: RunFolder, env: VecEnv) -> OnPolicyAlgorithm:
     """Return the untrained algorithm of a run that exists, as fast as it was decided for the run."""
     kept = decisions.of_run(folder.path)
-    if kept:
+    if decisions.open_switches(config) <= kept.keys():
         return build_within_memory(decisions.settled(config, kept), env)
     with decisions.decided(config) as (settled, known):
         model = build_within_memory(settled, env)

@@ -2,7 +2,7 @@
 The paper's supervised evidence (Liu et al. 2018, arXiv:1807.03247), one folder per task.
 
 ``EXPERIMENTS`` says which options class each task has; it is imported only when asked for, since the tasks
-need the optional packages of ``rl-coordconv[tasks]``.
+need the packages of the extra ``tasks``.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from rl_coordconv import make_atari_vec_env
 from rl_coordconv.algorithms import PPO
 from rl_coordconv.algorithms.buffer import DeviceRolloutBuffer
+from rl_coordconv.errors import UserError
 
 
 def fill(buffers: list[RolloutBuffer], env: VecEnv, rollouts: int) -> None:
@@ -98,7 +99,7 @@ def test_device_buffer_refuses_what_it_cannot_rebuild(env: VecEnv) -> None:
     keep_each_frame_once(model.rollout_buffer)
     with pytest.raises(ValueError, match="use buffer='host'"):
         model.learn(16)
-    with pytest.raises(ValueError, match="stacked uint8 frames"):
+    with pytest.raises(UserError, match=r"stacked uint8 frames .*: use buffer='host'"):
         PPO("MlpPolicy", "CartPole-v1", buffer="device")
 
 

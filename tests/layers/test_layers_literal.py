@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from literal_layer import literal, literal_input, plain_coordinates
 from torch import Tensor, nn
 
+from rl_coordconv.errors import UserError
 from rl_coordconv.layers import AddCoords, CoordConv2d, CoordConvTranspose2d, coordinate_map, positional_bias
 
 
@@ -117,6 +118,13 @@ def test_coordinates_span_each_axis_and_are_zero_on_a_lone_pixel(size, with_r):
     coords = coordinate_map(*size, with_r=with_r, dtype=torch.float64)
     torch.testing.assert_close(coords, plain_coordinates(*size, with_r), rtol=0, atol=1e-12)
     assert torch.equal(AddCoords(with_r)(torch.ones(2, 1, *size, dtype=torch.float64))[1, 1:], coords)
+
+
+def test_add_coords_takes_lone_images_and_refuses_integers():
+    images = torch.randn(2, 3, 4, 5)
+    assert torch.equal(AddCoords()(images[0]), AddCoords()(images)[0])
+    with pytest.raises(UserError, match=r"not torch.uint8: give images.float\(\)"):
+        AddCoords()(images.to(torch.uint8))
 
 
 def test_r_is_zero_at_the_centre_and_symmetric():

@@ -12,6 +12,7 @@ import pytest
 import rl_coordconv.algorithms.on_policy as on_policy
 import rl_coordconv.runs.train as runs
 from rl_coordconv.algorithms.probe import Ratio
+from rl_coordconv.compare.read import read_machine
 from rl_coordconv.config import RunConfig, parse_config
 from rl_coordconv.files import read_json
 from rl_coordconv.machine import describe
@@ -75,7 +76,7 @@ def test_what_a_run_was_told_decides_for_no_other(
     runs = [train(run) for run in ((told, config) if told_first else (config, told))]
     by_seed = {run.load_config().seed: decisions.of_run(run.path) for run in runs}
     assert by_seed[1]["precision"]["choice"] == "fp32"
-    assert "precision" not in by_seed[2]
+    assert by_seed[2]["precision"] == {"choice": "bf16", "reason": "as asked for", "measured": None}
     assert by_seed[1]["compile"] == by_seed[2]["compile"]
     assert not probes
 
@@ -100,6 +101,25 @@ def test_damaged_decisions_are_made_anew(config: RunConfig, probes: list[float],
     folder = train(config)
     assert decisions.of_run(folder.path)["precision"]["measured"]["ratio"] == 1.0
     assert len(read_json(shared)) == 1
+
+
+def test_what_cannot_be_had_is_recorded_as_it_came_to_be_and_kept(
+    config: RunConfig, probes: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes += [0.5]
+    asked = dataclasses.replace(config, precision="bf16", compile=False)
+    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "no such units")
+    with pytest.warns(UserWarning, match="no such units"):
+        folder = train(asked)
+    assert read_machine(folder, asked.to_dict())["precision"] == "fp32"
+    assert not (folder.path.parents[2] / "decisions.json").exists()
+    folder.final_model.unlink()
+    built: list[Any] = []
+    build = runs.build
+    monkeypatch.setattr(runs, "build", lambda *args: built.append(build(*args)) or built[-1])
+    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "")  # resumed where there are such units
+    resume(folder.path)
+    assert built[0].precision == "fp32"
 
 
 def test_a_config_without_auto_leaves_no_decisions(config: RunConfig) -> None:
