@@ -98,8 +98,8 @@ def plot_example(axes: Axes, task: Task, centre: Tensor, prediction: Tensor) -> 
     truth = task.truth(centre[None])[0].numpy()
     gap = np.full((2, truth.shape[1]), np.nan)
     if prediction.dim() == 2:
-        # The brightest pixel is white: a softmax spread over many pixels would be black otherwise.
-        shown = (prediction / prediction.max()).numpy()
+        # The brightest pixel is white, for a softmax spread over a few; one spread over all is black.
+        shown = (prediction / prediction.max().clamp(min=0.01)).numpy()
     else:
         shown = np.zeros_like(truth)
         x, y = prediction.tolist()

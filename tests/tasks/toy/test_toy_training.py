@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from rl_coordconv.tasks.experiment import Outcome
 from rl_coordconv.tasks.toy.config import ToyConfig
+from rl_coordconv.tasks.toy.figures import plot_example
 from rl_coordconv.tasks.toy.models import PixelClassifier, make_model
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
 from rl_coordconv.tasks.toy.tasks import TASKS
@@ -132,3 +135,12 @@ def test_options_replace_the_recipe():
     config = ToyConfig(task="classification", lr=0.02, weight_decay=0.0, updates=7)
     assert config.recipe("conv-coords") == Recipe(0.02, 32, 7, 250, 0.0)
     assert ToyConfig(task="classification").recipe("coordconv") == RECIPES["classification", "pixelwise"]
+
+
+def test_a_network_that_paints_nothing_is_shown_black() -> None:
+    data = NotSoClevr(16, 3)
+    axes = Figure().subplots()
+    plot_example(axes, TASKS["rendering"](data), torch.tensor([8, 8]), torch.zeros(16, 16))
+    shown = np.asarray(axes.get_images()[0].get_array())
+    assert shown[:16].max() == 1, "the truth above"
+    assert (shown[-16:] == 0).all()
