@@ -40,13 +40,19 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return ratios
 
 
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The models that runs build, in turn."""
+    models: list[Any] = []
+    build = runs.build
+    monkeypatch.setattr(runs, "build", lambda *args: models.append(build(*args)) or models[-1])
+    return models
+
+
 def test_one_probe_decides_for_all_runs_and_a_resume_keeps_it(
-    config: RunConfig, probes: list[float], monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, probes: list[float], built: list[Any]
 ) -> None:
     probes += [1.5]
-    built: list[Any] = []
-    build = runs.build
-    monkeypatch.setattr(runs, "build", lambda *args: built.append(build(*args)) or built[-1])
     first = train(config)
     train(dataclasses.replace(config, extractor="cnn", arm="cnn"))
     written = json.loads((first.path / "decisions.json").read_text())
@@ -104,7 +110,7 @@ def test_damaged_decisions_are_made_anew(config: RunConfig, probes: list[float],
 
 
 def test_what_cannot_be_had_is_recorded_as_it_came_to_be_and_kept(
-    config: RunConfig, probes: list[float], monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, probes: list[float], built: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probes += [0.5]
     asked = dataclasses.replace(config, precision="bf16", compile=False)
@@ -114,12 +120,9 @@ def test_what_cannot_be_had_is_recorded_as_it_came_to_be_and_kept(
     assert read_machine(folder, asked.to_dict())["precision"] == "fp32"
     assert not (folder.path.parents[2] / "decisions.json").exists()
     folder.final_model.unlink()
-    built: list[Any] = []
-    build = runs.build
-    monkeypatch.setattr(runs, "build", lambda *args: built.append(build(*args)) or built[-1])
     monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "")  # resumed where there are such units
     resume(folder.path)
-    assert built[0].precision == "fp32"
+    assert [model.precision for model in built] == ["fp32", "fp32"]
 
 
 def test_a_config_without_auto_leaves_no_decisions(config: RunConfig) -> None:
