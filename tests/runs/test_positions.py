@@ -76,7 +76,8 @@ def test_tensorboard_shows_the_maps_at_every_evaluation(script: Any, tmp_path: A
     agent = load_run(*find_run(run / "final_model.zip"), "cpu")[0]
     [maps] = positional_biases(agent.policy, (4, 84, 84)).values()
     assert maps.abs().max() > 0
-    assert np.array_equal(picture, bias_picture(maps))
+    # Summed in the memory format of training: a colour may be rounded the other way.
+    assert np.abs(picture.astype(int) - bias_picture(maps)).max() <= 1
 
 
 def test_a_shift_moves_everything_and_brings_in_black() -> None:
