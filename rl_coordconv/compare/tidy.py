@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -154,16 +155,19 @@ def _grid(steps: np.ndarray, total: int) -> np.ndarray:
 
 def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = path.read_text(encoding="utf-8")
+        lines = list(csv.reader(io.StringIO(text)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"'{path}' cannot be read: {error}") from None
-    for number, row in enumerate(rows, start=2):
-        if missing := [name for name in columns if row.get(name) is None]:
-            raise UserError(f"'{path}', line {number}, lacks {', '.join(missing)}")
-        if None in row:
-            raise UserError(f"'{path}', line {number}, has more values than columns")
-    return rows
+    header = lines.pop(0) if lines else []
+    if missing := [name for name in columns if name not in header]:
+        raise UserError(f"'{path}', line 1, lacks {', '.join(missing)}")
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise UserError(f"'{path}', line {number}, has {len(line)} values for {len(header)} columns")
+    if not text.endswith("\n"):
+        raise UserError(f"'{path}' is cut off: its last line does not end")
+    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

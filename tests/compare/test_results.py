@@ -228,6 +228,10 @@ def test_a_comparison_begun_before_defaults_were_written_down_goes_on(written, m
     check_recorded_options(load_comparison(matrix_file()), recorded)
 
 
+def cut(file: Path, end: int) -> None:
+    file.write_text(file.read_text()[:end])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -235,13 +239,16 @@ def test_a_comparison_begun_before_defaults_were_written_down_goes_on(written, m
         (lambda folder: (folder / "curves.csv").unlink(), "curves.csv' cannot be read"),
         (
             lambda folder: (folder / "scores.csv").write_text("game,arm\nPong,cnn\n"),
-            "line 2, lacks comparison",
+            "line 1, lacks comparison",
         ),
+        (lambda folder: (folder / "scores.csv").write_text(""), "line 1, lacks comparison"),
+        (lambda folder: cut(folder / "scores.csv", -3), r"line \d+, has 20 values for 21 columns"),
+        (lambda folder: cut(folder / "scores.csv", -1), "scores.csv' is cut off"),
         (
             lambda folder: (folder / "curves.csv").write_text(
                 (folder / "curves.csv").read_text().replace("\n", ",9\n").replace(",9\n", "\n", 1)
             ),
-            "curves.csv', line 2, has more values than columns",
+            "curves.csv', line 2, has 8 values for 7 columns",
         ),
     ],
 )
