@@ -1,7 +1,9 @@
 """
-The paper's supervised evidence: toy coordinate tasks, a GAN's mode collapse, a digit detector.
+The paper's supervised evidence: toy coordinate tasks, a GAN's mode collapse, a digit detector; and how well
+the extractors of RL agents tell where something is.
 
 python scripts/tasks.py toy classification --split quadrant --seeds 1 2 3
+python scripts/tasks.py locate --split quadrant --seeds 1 2 3
 python scripts/tasks.py gan --seeds 1 2 3
 python scripts/tasks.py detect --seeds 1 2 3 --digits path/to/mnist
 python scripts/tasks.py redraw docs/results/detection.json

@@ -6,7 +6,7 @@ SB3 features extractors in which chosen convolutions see coordinates, and the ta
     EXTRACTORS["mine"] = Extractor(MyExtractor)
 
 Names ending in ``-pool`` average or take the maximum over space where the others flatten: such a network has
-thrown position away, so that coordinates are what brings it back, and has 10 to 20 times fewer parameters.
+10 to 20 times fewer parameters, and tells where something is by the image's borders only, and by coordinates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rl_coordconv.errors import UserError, choose, nearest
 from rl_coordconv.extractors.image import ImageExtractor, Pool, see_coordinates
 from rl_coordconv.extractors.impala import CoordConvImpalaCNN, CoordConvImpalaPool
 from rl_coordconv.extractors.nature import CoordConvCombinedExtractor, CoordConvNatureCNN, CoordConvNaturePool
-from rl_coordconv.machine import enough_memory
+from rl_coordconv.machine import enough_memory, is_out_of_memory
 
 __all__ = [
     "EXTRACTORS",
@@ -126,7 +126,9 @@ def check_extractor(name: str, options: dict[str, Any], observation_space: space
     with torch.random.fork_rng(devices=[]), enough_memory("features_dim, or width where there is one"):
         try:
             kwargs["features_extractor_class"](observation_space, **kwargs["features_extractor_kwargs"])
-        except (UserError, AssertionError, TypeError, ValueError) as error:
+        except (UserError, AssertionError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             what = str(error) or "its class refuses the options"
             raise UserError(f"extractor '{name}': {what}") from None
     _MADE.add(key)

@@ -84,7 +84,8 @@ class CoordConvNaturePool(ImageExtractor):
     The convolutions of ``NatureCNN`` (Mnih et al. 2015), pooled over space, with CoordConv: 112 k parameters.
 
     ``NatureCNN`` has 1.68 M; pooling it is this package's. Shapes as in :class:`CoordConvNatureCNN`.
-    With ``coord_layers=()`` it is the plain network, which cannot tell where in the image anything is.
+    With ``coord_layers=()`` it is the plain network, which can tell where something is only by how much of it
+    the 36 x 36 windows of its last convolution see at the borders of the image.
 
     :param observation_space: Images, channels first: ``Box(0, 255, (channels, height, width), uint8)``
     :param features_dim: Number of features extracted

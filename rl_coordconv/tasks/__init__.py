@@ -18,6 +18,7 @@ from rl_coordconv.errors import UserError, needs
 EXPERIMENTS = {
     "toy": "rl_coordconv.tasks.toy.config:ToyConfig",
     "gan": "rl_coordconv.tasks.gan.training:GanConfig",
+    "locate": "rl_coordconv.tasks.locate:LocateConfig",
     "detect": "rl_coordconv.tasks.detection.training:DetectionConfig",
 }
 

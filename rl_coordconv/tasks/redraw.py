@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import write_text
 from rl_coordconv.tasks.figures import draw_measurements, measurements_size, save
+from rl_coordconv.tasks.locate import locate_figure
 from rl_coordconv.tasks.seed_statistics import markdown_table
 from rl_coordconv.tasks.toy.figures import toy_figure
 
@@ -44,7 +45,7 @@ def redraw(file: Path) -> list[Path]:
 
 def _figure(results: dict[str, Any]) -> Figure:
     if "samples" in results:
-        return toy_figure(results)
+        return locate_figure(results) if "extractors" in results["options"] else toy_figure(results)
     shown = [
         key
         for key in results["measurements"]
