@@ -42,6 +42,14 @@ class OneLineParser(ArgumentParser):
 
     def _one_line(self, message: str) -> str:
         text = " ".join(message.split())
+        required = re.search(r"arguments are required: (.*)$", text)
+        stray = re.search(r"arguments: ([^-\s]\S*)", text, re.IGNORECASE)
+        has_config = any("--config" in action.option_strings for action in self._actions)
+        if required and has_config:
+            return f"{required[1]} is missing: give --{required[1]}, or --config with a file that says it"
+        if stray and not required:
+            hint = f": did you mean --config {stray[1]}?" if has_config else ": options begin with --"
+            return f"'{stray[1]}' is no option{hint}"
         unknown = re.search(r"option '([\w.-]+)'|arguments: --([\w.-]+)", text, re.IGNORECASE)
         wrong_value = re.search(r'key "([\w.]+)": Expected an? (.*)\. Got value: (.*)$', text)
         union = re.search(
@@ -62,6 +70,8 @@ class OneLineParser(ArgumentParser):
 
     def _unknown_option(self, group: str, key: str) -> str:
         key = group + key
+        if key.partition(".")[0] in ("games", "arms", "seeds", "common"):
+            return f"unknown option '{key}': it belongs into a comparison, for scripts/compare.py --config"
         group = key.partition(".")[0] + "." if "." in key else ""
         options = [action.dest for action in self._actions if action.dest.startswith(group)]
         return f"unknown option '{key}'{nearest(key, options)}: --help lists all options"
@@ -125,7 +135,7 @@ def parse_dataclass(config_class: type[T], args: Sequence[str], prog: str) -> T:
     :param prog: The script's name, for ``--help``
     :raises UserError: The arguments do not fit, or a number is out of range
     """
-    parser = OneLineParser(prog=prog)
+    parser = OneLineParser(prog=prog, allow_abbrev=False)
     parser.add_class_arguments(config_class, as_positional=True)
     values = parser.parse_dashed(args, config_class)
     config = config_class(**{name: value for name, value in vars(values).items() if name != "print_config"})

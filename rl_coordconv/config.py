@@ -228,6 +228,7 @@ def build_parser() -> OneLineParser:
 
     parser = OneLineParser(
         prog="train.py",
+        allow_abbrev=False,
         description="Train an agent on an Atari game, or go on with a run: --resume RUN and nothing else.",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
@@ -248,6 +249,9 @@ def parse_config(args: Sequence[str]) -> RunConfig:
     values = build_parser().parse_dashed(args, RunConfig)
     names = [entry.name for entry in dataclasses.fields(RunConfig) if entry.name != "hyperparameters"]
     config = RunConfig(**{name: values[name] for name in names})
+    for name in ALGORITHMS:
+        if name != config.algo and (others := [arg for arg in args if arg.startswith(f"--{name}.")]):
+            raise UserError(f"{others[0]} is for --algo {name}, and this run's is {config.algo}")
     return _with_section(config, {name: values[name] for name in ALGORITHMS})
 
 

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from torch import Tensor, nn
+from torch.optim import RMSprop
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import (
@@ -32,7 +34,7 @@ def add_coordinates(
     model: Model,
     coord_layers: Sequence[int] = (0,),
     with_r: bool = False,
-    coord_scale: CoordScale = "window",
+    coord_scale: CoordScale | None = None,
 ) -> Model:
     """
     Let a trained SB3 model see coordinates: it acts as before at first, and learns on from there.
@@ -43,11 +45,14 @@ def add_coordinates(
     :param model: A2C, PPO, DQN or another algorithm with one optimizer; it is changed in place
     :param coord_layers: Which convolutions of its features extractor, from 0
     :param with_r: Add the distance from the centre as a third coordinate
-    :param coord_scale: As in :class:`~rl_coordconv.layers.CoordConv2d`; ``root`` for A2C's RMSprop
+    :param coord_scale: As in :class:`~rl_coordconv.layers.CoordConv2d` (None: ``root`` where the optimizer is
+        A2C's RMSprop, else ``window``)
     :return: The model
     :raises UserError: Its extractor is neither SB3's for images nor derived from one of this package's, or
         has coordinates; it has several optimizers, or there is no such convolution; the model is as it was
     """
+    if not isinstance(model, BaseAlgorithm):
+        raise UserError(f"add_coordinates takes an SB3 algorithm, e.g. a PPO, not a {type(model).__name__}")
     policy: Any = model.policy
     if not hasattr(policy, "optimizer"):
         raise UserError(f"{type(model).__name__} has an optimizer for each network: it must have one for all")
@@ -62,6 +67,8 @@ def add_coordinates(
         )
     if any(isinstance(module, CoordConvLayer) for module in policy.modules()):
         raise UserError("this model sees coordinates already")
+    if coord_scale is None:
+        coord_scale = "root" if isinstance(policy.optimizer, (RMSprop, RMSpropTFLike)) else "window"
     options = {"with_r": with_r, "coord_init": "zeros", "coord_scale": coord_scale}
     before = {id(parameter): name for name, parameter in policy.named_parameters()}
     for network in networks:

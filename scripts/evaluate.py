@@ -27,7 +27,7 @@ with script_needs("train"):
     from rl_coordconv.runs.agent import find_run, load_run
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
     from rl_coordconv.runs.export import MODEL
-    from rl_coordconv.runs.foreign import load_zip
+    from rl_coordconv.runs.foreign import check_foreign, load_zip
     from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, policy_with_values, shift_effects
     from rl_coordconv.runs.video import check_picture_path, film_game, write_video
 
@@ -95,8 +95,10 @@ def main(args: Sequence[str]) -> None:
     given = {name: getattr(config, name) for name in FOREIGN_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm
-    is_foreign = config.trust or config.algo or config.game or config.extractor or options
-    folder, model_file = (None, config.agent) if is_foreign else find_run(config.agent)
+    about_foreign = {name: getattr(config, name) for name in ("algo", "game", "extractor", "trust")} | options
+    if said := [name for name, value in about_foreign.items() if value]:
+        check_foreign(config.agent, said)
+    folder, model_file = (None, config.agent) if said else find_run(config.agent)
     output = config.json
     if output is None and folder and model_file.name != MODEL:  # an exported agent stays as it was handed on
         output = folder.path / "evaluation.json"

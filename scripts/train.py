@@ -16,6 +16,8 @@ from rl_coordconv.openmp import wait_briefly
 
 wait_briefly()  # before PyTorch is loaded
 with script_needs("train"):
+    import numpy as np
+
     from rl_coordconv.config import parse_config
     from rl_coordconv.runs.train import Interrupted, resume, train
 
@@ -31,7 +33,11 @@ def main(args: Sequence[str]) -> None:
     except Interrupted as stop:
         print(f"stopped and saved: continue with python scripts/train.py --resume {stop}", file=sys.stderr)
         raise SystemExit(130) from None
-    print(f"finished: {folder.path}\n  tensorboard --logdir {folder.path}")
+    scores = folder.read_evaluations()[-1]["returns"]
+    spread = f"{min(scores):,.0f} to {max(scores):,.0f}"
+    print(f"finished: {folder.path}")
+    print(f"  final evaluation: mean {np.mean(scores):,.1f} of {len(scores)} games ({spread})")
+    print(f"  tensorboard --logdir {folder.path}")
 
 
 def resume_target(args: Sequence[str]) -> str:

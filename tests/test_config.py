@@ -98,7 +98,13 @@ BAD = {
         "unknown option 'n_envz' (did you mean 'n_envs'?)",
     ),
     "unknown group option": (["--game", "pong", "--ppo.nsteps", "3"], "did you mean 'ppo.n_steps'?"),
-    "no game": ([], "required: game"),
+    "no game": ([], "game is missing: give --game, or --config with a file that says it"),
+    "a game without its option": (["Pong"], "'Pong' is no option: did you mean --config Pong?"),
+    "part of a name": (["--game", "pong", "--extracto", "cnn"], "did you mean 'extractor'?"),
+    "another algorithm's option": (
+        ["--game", "pong", "--a2c.n_steps", "3"],
+        "--a2c.n_steps is for --algo a2c, and this run's is ppo",
+    ),
     "unknown extractor": (["--game", "pong", "--extractor", "cordconv"], "did you mean 'coordconv'?"),
     "halves without a backend that has them": (
         ["--game", "pong", "--halves", "true", "--backend", "gymnasium"],
@@ -168,6 +174,7 @@ BOMB = "a0: &a0 [1, 2]\n" + "".join(
         ("game: Pong\nppo: {lrr: 3}", "unknown option 'ppo.lrr'"),
         ("game: Pong\nn_envs: many", "n_envs is many: it must be int"),
         ("n_envs: 3", "game"),
+        ("games: [Pong]\ncommon: {ppo: {n_steps: 4}}", "for scripts/compare.py"),
         ("\x00\xff", "is not YAML"),
         ("name: 2024-13-45", "is not YAML"),
         ("a: &a [*a]", "is not YAML"),

@@ -89,6 +89,8 @@ def test_models_that_cannot_see_coordinates_are_left_as_they_are() -> None:
         add_coordinates(model)
     with pytest.raises(UserError, match="extractor FlattenExtractor cannot be given coordinates: it must be"):
         add_coordinates(PPO("MlpPolicy", "CartPole-v1"))
+    with pytest.raises(UserError, match=r"an SB3 algorithm, .* not a ActorCriticPolicy"):
+        add_coordinates(PPO("MlpPolicy", "CartPole-v1").policy)  # type: ignore[type-var]
     mine = {"features_extractor_class": Mine}
     other = PPO("CnnPolicy", make_env(), device="cpu", n_steps=32, policy_kwargs=mine)
     with pytest.raises(UserError, match="extractor Mine cannot be given coordinates"):
@@ -101,6 +103,14 @@ def test_models_that_cannot_see_coordinates_are_left_as_they_are() -> None:
     with pytest.raises(UserError, match=r"coord_layers is .5.: use different numbers from 0 to 2"):
         add_coordinates(plain, coord_layers=[5])
     assert not any(isinstance(module, CoordConv2d) for module in plain.policy.modules())
+
+
+@pytest.mark.parametrize(("algorithm", "scale"), [(A2C, 1 / 8), (PPO, 1 / 64)])
+def test_coordinates_get_the_scale_that_suits_the_optimizer(algorithm: Any, scale: float) -> None:
+    model = add_coordinates(algorithm("CnnPolicy", make_env(), n_steps=8, device="cpu"))
+    layer = model.policy.features_extractor.cnn[0]
+    assert isinstance(layer, CoordConv2d)
+    assert float(layer.coord_scale) == scale
 
 
 def test_what_is_frozen_stays_frozen() -> None:

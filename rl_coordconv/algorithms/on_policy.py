@@ -30,7 +30,7 @@ from rl_coordconv.algorithms.probe import Decision, Ratio, Work, probe, settle, 
 from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
 from rl_coordconv.algorithms.rollout import FastRollout, step_groups
 from rl_coordconv.coordinates import lay_out_as_parameters, split_optimizer_state
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, choose
 
 
 class FastOnPolicyAlgorithm(FastRollout):
@@ -51,8 +51,8 @@ class FastOnPolicyAlgorithm(FastRollout):
     :param channels_last: Convolve in the ``channels_last`` memory format
     :param buffer: ``device`` keeps rollouts in a :class:`~.buffer.DeviceRolloutBuffer`; the switches need it
     :param strict: Raise instead of warn where this machine cannot do what is asked
-    :raises UserError: bf16 or compile without the device buffer; with it, observations that are not stacks
-        of uint8 frames; with ``strict``, a switch that cannot be had
+    :raises UserError: An argument is none of these; bf16 or compile without the device buffer; with it,
+        observations that are not stacks of uint8 frames; with ``strict``, a switch that cannot be had
     """
 
     captured_minibatch: Captured
@@ -69,6 +69,10 @@ class FastOnPolicyAlgorithm(FastRollout):
         strict: bool = False,
         **kwargs: Any,
     ) -> None:
+        choose("precision", precision, ("auto", "fp32", "bf16"))
+        choose("buffer", buffer, ("host", "device"))
+        if compile not in (True, False, "auto"):
+            raise UserError(f"compile is {compile!r}: it must be True, False or 'auto'")
         if buffer == "host" and (precision == "bf16" or compile is True):
             raise UserError("precision bf16 and compile need buffer device, got buffer host")
         self.precision = precision

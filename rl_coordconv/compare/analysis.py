@@ -71,6 +71,7 @@ def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
             result = game_result(comparison, game, taking, diverged, grid)
             games.append(result)
             notes += about_scores(comparison, game, result.score, taking, result.took_off)
+            interim |= result.score == "eval" and any(run.eval_score is None for run in taking)
         elif diverged and not whole:
             notes.append(f"{game}: left out, as no run left an agent.")
     versus, over_games = _decided(*_compared(comparison, games), interim)

@@ -16,6 +16,7 @@ from rl_coordconv.compare.foreign import read_foreign
 from rl_coordconv.compare.read import read_run
 from rl_coordconv.compare.rundata import RunData, run_name
 from rl_coordconv.compare.tidy import read_csv
+from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import RunFolder
 
 
@@ -60,7 +61,7 @@ def collect(comparison: Comparison) -> Collected:
     missing = [
         name
         for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds)
-        if arm not in comparison.foreign and (name := run_name(game, arm, seed)) not in there
+        if arm not in comparison.foreign and (name := run_name(game, arm, seed)) not in there | broken.keys()
     ]
     return Collected(wanted, broken, missing, {source.label: source.key for source in sources})
 
@@ -88,6 +89,12 @@ def _own_runs(comparison: Comparison) -> Iterator[_Source]:
             else:
                 read = functools.partial(read_run, run, comparison.folder.name, game, arm, seed)
             yield _Source(name, path, name, key, read)
+        elif path.is_dir() and any(path.iterdir()):
+            yield _Source(name, path, name, key_of(run), functools.partial(_refuse, path))
+
+
+def _refuse(path: Path) -> RunData:
+    raise UserError(f"'{path}' holds no config.yaml")
 
 
 def _foreign_runs(comparison: Comparison, recorded: Container[str]) -> Iterator[_Source]:

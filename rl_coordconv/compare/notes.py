@@ -5,14 +5,19 @@ What the reader of a report must know: runs missing, failed, cut or left out, fe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.human import REFERENCE
+from rl_coordconv.compare.matrix import MAY_DIFFER, SET_BY_MATRIX
 from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.tidy import MACHINE
+from rl_coordconv.config import EXTRACTOR_OPTIONS
+from rl_coordconv.options import read_yaml
 
 # A score of fewer full games than this is flagged.
 FEW_GAMES = 20
@@ -39,7 +44,7 @@ def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequenc
         notes.append(f"No human reference score, so not in the human-normalised figures: {commas(unknown)}.")
     if len(comparison.seeds) < 3:
         notes.append("Fewer than three seeds: a range of the runs is shown, no interval of a game.")
-    return notes + _machines(runs)
+    return notes + _machines(runs) + ([] if comparison.options else _options(runs))
 
 
 def _with_reason(run: RunData) -> str:
@@ -53,24 +58,46 @@ def _machines(runs: Sequence[RunData]) -> list[str]:
     """
     Say on what different devices, processors and versions the runs were trained, and by arm if it matters.
     """
-    notes = []
-    for name in MACHINE:
-        kinds = Counter(run.machine[name] for run in runs if run.machine.get(name))
-        if len(kinds) < 2:
-            continue
-        by_arm = {arm: Counter[str]() for arm in dict.fromkeys(run.arm for run in runs)}
-        for run in runs:
-            if run.machine.get(name):
-                by_arm[run.arm][run.machine[name]] += 1
-        shares = {
-            arm: {kind: n / counts.total() for kind, n in counts.items()} for arm, counts in by_arm.items()
-        }
-        uneven = any(share != next(iter(shares.values())) for share in shares.values())
-        text = ", ".join(f"{kind} ({n} runs)" for kind, n in kinds.most_common())
-        notes.append(
-            f"Trained with different {name}: {text}{'; not evenly over the arms' if uneven else ''}."
-        )
-    return notes
+    return [
+        note for name in MACHINE for note in _differing(name, [(run, run.machine.get(name)) for run in runs])
+    ]
+
+
+def _options(runs: Sequence[RunData]) -> list[str]:
+    """Say in what else than the extractor runs differ that no comparison has put together."""
+    own = [run for run in runs if run.folder and not run.foreign]
+    options = {run.name: _flat(read_yaml(Path(str(run.folder)) / "config.yaml")) for run in own}
+    names = dict.fromkeys(name for values in options.values() for name in values)
+    skipped = {"extractor", "hyperparameters", *EXTRACTOR_OPTIONS, *SET_BY_MATRIX, *MAY_DIFFER}
+    return [
+        note
+        for name in names
+        if name not in skipped and not name.startswith("extractor_kwargs.")
+        for note in _differing(name, [(run, options[run.name].get(name)) for run in own])
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return options as text, those of a section by ``section.name``."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
+    return found
+
+
+def _differing(what: str, values: Sequence[tuple[RunData, str | None]]) -> list[str]:
+    """Say how many runs have which value, and whether arms differ in it, if there are several."""
+    known = [(run, value) for run, value in values if value]
+    kinds = Counter(value for _, value in known)
+    if len(kinds) < 2:
+        return []
+    by_arm = {run.arm: Counter[str]() for run, _ in values}
+    for run, value in known:
+        by_arm[run.arm][value] += 1
+    shares = [{kind: n / counts.total() for kind, n in counts.items()} for counts in by_arm.values()]
+    uneven = "; not evenly over the arms" if any(share != shares[0] for share in shares) else ""
+    text = ", ".join(f"{kind} ({n} runs)" for kind, n in kinds.most_common())
+    return [f"Trained with different {what}: {text}{uneven}."]
 
 
 def about_scores(

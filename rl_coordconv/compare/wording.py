@@ -42,7 +42,9 @@ def verdict_lines(analysis: Analysis) -> list[str]:
     for game, arm, versus in single:
         reason = _reason(versus, analysis.interim, len(analysis.verdicts))
         lines.append(f"**{game}**: {_answer(arm, versus.verdict, analysis)} ({reason})")
-    return lines or ["nothing to compare yet: no game has a finished run of two arms"]
+    return lines or [
+        "nothing to compare yet: no game has runs of two arms that are far enough (report.md says why)"
+    ]
 
 
 def _answer(arm: str, verdict: Verdict, analysis: Analysis) -> str:

@@ -14,7 +14,7 @@ from rl_coordconv.config import FRAMES, RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.checkpoints import load_parameters, newest_intact
 from rl_coordconv.runs.export import MODEL, check_hashes, with_aliases
-from rl_coordconv.runs.folder import RunFolder
+from rl_coordconv.runs.folder import RunFolder, run_around
 
 
 def load_agent(folder: Path | str, device: str = "auto") -> OnPolicyAlgorithm:
@@ -43,9 +43,8 @@ def find_run(path: Path) -> tuple[RunFolder, Path]:
     if path.name == MODEL:
         path = path.parent
     if path.is_file():
-        for parent in list(path.absolute().parents)[:2]:
-            if RunFolder(parent).config_file.is_file():
-                return RunFolder(parent), path
+        if run := run_around(path):
+            return run, path
         raise UserError(
             f"'{path}' is not inside of a run folder: say what it is with --algo, --game and --extractor "
             "(then only tensors are read); if it has classes of its own and you trust its source, add --trust"

@@ -259,13 +259,15 @@ class RunFolder:
         return [line for line in whole_lines(self.monitor)[2:] if line.count(",") == commas]
 
     def read_evaluations(self) -> list[dict[str, Any]]:
-        """Return ``step``, ``returns`` and ``lengths`` of each evaluation; a line cut off is left out."""
-        records = []
-        text = self.evaluations.read_text(encoding="utf-8") if self.evaluations.exists() else ""
-        for line in text.splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                records.append(json.loads(line))
-        return records
+        """
+        Return ``step``, ``returns`` and ``lengths`` of each evaluation; a last line cut off is left out.
+
+        :raises UserError: Another line is damaged
+        """
+        try:
+            return [json.loads(line) for line in whole_lines(self.evaluations)]
+        except ValueError as error:
+            raise UserError(f"'{self.evaluations}' is damaged: {error}") from None
 
     def write_evaluations(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Replace all evaluations."""
@@ -274,6 +276,14 @@ class RunFolder:
     def append_evaluation(self, record: Mapping[str, Any]) -> None:
         """Add an evaluation: ``step``, ``returns``, ``lengths``."""
         _append(self.evaluations, [json.dumps(record)])
+
+
+def run_around(model_file: Path) -> RunFolder | None:
+    """Return the run folder in which a saved model or a checkpoint lies, if it is in one."""
+    for parent in list(model_file.absolute().parents)[:2]:
+        if (run := RunFolder(parent)).config_file.is_file():
+            return run
+    return None
 
 
 def whole_lines(file: Path) -> list[str]:

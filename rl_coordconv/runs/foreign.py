@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rl_coordconv.extractors import EXTRACTORS, policy_kwargs
 from rl_coordconv.policies import CoordActorPolicy
 from rl_coordconv.runs.checkpoints import load_parameters
 from rl_coordconv.runs.export import ALIASES, EXTRACTOR, with_aliases
+from rl_coordconv.runs.folder import RunFolder, run_around
 
 SB3_ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     name: getattr(stable_baselines3, name.upper()) for name in ("ppo", "a2c", "dqn")
@@ -121,6 +123,25 @@ def unpickle(path: Path, algo: str, config: RunConfig) -> BaseAlgorithm:
     except Exception as error:
         # Whatever unpickling a stranger's file raises is about that file.
         raise UserError(f"model '{path}' does not load as {algo}: {error}") from None
+
+
+def check_foreign(path: Path, said: Sequence[str]) -> None:
+    """
+    Refuse what is said of an agent whose run says it already.
+
+    :param path: Said to be a zip from elsewhere
+    :param said: Names of the options that say what it is
+    :raises UserError: It is a run folder, or lies in one
+    """
+    run = RunFolder(path) if path.is_dir() else run_around(path)
+    try:
+        if run is not None:
+            run.load_config()
+    except UserError:  # a config.yaml of something else, or none
+        return
+    if run is not None:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in said)
+        raise UserError(f"'{run.config_file}' says what '{path}' is: leave out {options}")
 
 
 def load_zip(

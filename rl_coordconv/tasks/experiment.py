@@ -122,13 +122,13 @@ class Experiment(ABC):
             try:
                 kept = json.loads(file.read_text(encoding="utf-8"))["options"]
                 now = self.to_dict()
-                same = {**kept, **{key: now[key] for key in self.free}} == now
+                changed = [key for key in {**kept, **now} if kept.get(key) != now.get(key)]
             except (ValueError, KeyError, TypeError):
                 raise UserError(f"'{file}' is damaged: remove the folder or choose another --name") from None
-            if not same:
+            if other := [key for key in changed if key not in self.free]:
                 raise UserError(
-                    f"'{self.folder}' holds an experiment with other options (see its options.json): "
-                    "choose another --name or --output"
+                    f"'{self.folder}' holds an experiment with {other[0]} {kept.get(other[0])}, not "
+                    f"{now.get(other[0])}: choose another --name or --output"
                 )
         elif self.folder.exists() and (not self.folder.is_dir() or {*os.listdir(self.folder)} - {LOCK}):
             raise UserError(f"'{self.folder}' is not empty: choose another --name or --output")

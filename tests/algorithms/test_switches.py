@@ -146,6 +146,19 @@ def test_falls_back_once_with_the_ratio_or_stops(env: VecEnv, monkeypatch: pytes
         make(env, compile=True, buffer="host")
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"precision": "fp16"}, "use one of auto, fp32, bf16"),
+        ({"buffer": "gpu"}, "use one of host, device"),
+        ({"compile": "yes"}, "compile is 'yes'"),
+    ],
+)
+def test_a_switch_that_there_is_not_is_refused(env: VecEnv, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        make(env, **given)
+
+
 def test_what_is_asked_for_and_can_be_had_is_not_measured() -> None:
     assert settle("precision", "bf16", ("fp32", "bf16"), "", None, False).choice == "bf16"
 

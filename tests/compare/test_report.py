@@ -225,6 +225,8 @@ def test_a_run_without_an_evaluation_leaves_the_scores_and_few_games_are_flagged
     text = text_of(comparison.folder)
     assert "Breakout: without a final evaluation, so not in the scores: cnn/seed1." in text
     assert "Pong: scores of only 19 games" in text
+    assert "no verdict yet" in text
+    assert "better" not in text.partition("## ")[2].partition("## ")[0]
     for config in comparison.runs:
         if config.arm == "cnn":
             RunFolder(config.folder).evaluations.unlink(missing_ok=True)
@@ -351,6 +353,30 @@ def test_different_machines_are_noted(written):
             versions = json.loads(file.read_text()) | {"cpu": "Another CPU"}
             file.write_text(json.dumps(versions))
     assert re.search(r"different cpu: .*Another CPU \(4 runs\); not evenly", text_of(comparison.folder))
+
+
+def test_runs_that_no_comparison_put_together_are_searched_for_other_differences(written):
+    comparison = written(clearly_better_on_breakout, games="[Breakout]")
+    text = text_of(comparison.folder)
+    assert "Trained with different" not in text
+    for config in comparison.runs:
+        if config.arm == "coordconv":
+            file = RunFolder(config.folder).config_file
+            file.write_text(file.read_text().replace("learning_rate: 0.00025", "learning_rate: 0.0009"))
+    comparison.file.unlink()
+    notes = [line for line in text_of(comparison.folder).splitlines() if "Trained with different" in line]
+    assert notes == [
+        "* Trained with different ppo.learning_rate: 0.00025 (4 runs), 0.0009 (4 runs); not evenly over the "
+        "arms."
+    ]
+
+
+def test_a_run_whose_folder_has_lost_its_config_is_named(written):
+    comparison = written(clearly_better_on_breakout, games="[Breakout]")
+    RunFolder(comparison.runs[0].folder).config_file.unlink()
+    text = text_of(comparison.folder)
+    assert re.search(r"Breakout/cnn/seed1: left out, as it cannot be read: .* holds no config\.yaml", text)
+    assert "Not begun" not in text
 
 
 def test_a_comparison_loads_as_it_was_saved_or_by_its_runs_alone(written, matrix_file):

@@ -142,6 +142,13 @@ def test_evaluations_read_back_and_a_cut_line_is_left_out(run):
     assert run.read_evaluations() == records[:1]
 
 
+def test_a_damaged_evaluation_is_not_passed_over(run):
+    run.append_evaluation({"step": 100, "returns": [1.0], "lengths": [3]})
+    run.evaluations.write_text('{"step": 50, "ret\n' + run.evaluations.read_text())
+    with pytest.raises(UserError, match=r"evaluations\.jsonl' is damaged"):
+        run.read_evaluations()
+
+
 @pytest.mark.parametrize(("best_step", "stays"), [(100, True), (300, False)])
 def test_the_best_agent_goes_where_resuming_forgets_its_evaluation(run, config, best_step, stays):
     for step in (100, 300):

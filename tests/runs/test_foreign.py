@@ -26,7 +26,9 @@ from rl_coordconv import (
 )
 from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import FRAMES as SPACE
+from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.foreign import load_zip
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (16, 4, 84, 84), dtype=np.uint8)
@@ -137,6 +139,21 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
         assert script("evaluate", path, "--algo", "ppo", "--game", "pong", "--extractor", "cnn") == 2
         assert f"model '{path}' {says}" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
+
+
+def test_what_a_run_says_of_itself_is_not_said_again(script, run_of_pong, capsys):
+    model = run_of_pong / "final_model.zip"
+    for path, option in ((run_of_pong, ("--game", "pong")), (model, ("--coord-scale", 1))):
+        assert script("evaluate", path, *option) == 2
+        assert f"config.yaml' says what '{path}' is: leave out {option[0]}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def run_of_pong(tmp_path):
+    config = RunConfig("Pong", device="cpu", output=str(tmp_path)).validate()
+    RunFolder(config.folder).create(config)
+    RunFolder(config.folder).final_model.touch()
+    return config.folder
 
 
 def test_script_hands_on_what_shapes_do_not_tell(script, tmp_path, monkeypatch):

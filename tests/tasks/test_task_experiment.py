@@ -106,7 +106,7 @@ def test_seeds_may_be_added_but_other_options_are_refused(tmp_path: Path) -> Non
     dataclasses.replace(config, seeds=[1, 2]).run()
     assert TRAINED[4:] == ["plain1", "coordconv1", "plain2", "coordconv2"]
     before = (tmp_path / "task" / "results.json").read_bytes()
-    with pytest.raises(UserError, match="holds an experiment with other options"):
+    with pytest.raises(UserError, match="holds an experiment with size 1, not 2: choose"):
         dataclasses.replace(config, size=2).run()
     assert (tmp_path / "task" / "results.json").read_bytes() == before
 
@@ -148,5 +148,5 @@ def test_a_budget_that_leaves_runs_other_seconds_is_refused(tmp_path: Path) -> N
     (config.folder / "options.json").write_text(json.dumps({"options": config.to_dict()}))
     config.check()
     dataclasses.replace(config, seeds=[2]).check()
-    with pytest.raises(UserError, match="other options"):
+    with pytest.raises(UserError, match=r"run_seconds 3\.0, not 1\.0"):
         dataclasses.replace(config, seeds=[1, 2, 3]).check()
