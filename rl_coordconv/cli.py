@@ -87,7 +87,9 @@ class OneLineParser(ArgumentParser):
         :raises UserError: They do not fit
         """
         flags = {
-            f"--{entry.name}" for entry in dataclasses.fields(config_class) if entry.type in (bool, "bool")
+            f"--{entry.name}"
+            for entry in dataclasses.fields(config_class)
+            if str(entry.type) in ("bool", "bool | None")
         }
         args = [underscored(arg) for arg in args]
         for entry in dataclasses.fields(config_class):
@@ -95,7 +97,7 @@ class OneLineParser(ArgumentParser):
                 args = gather_list(args, f"--{entry.name}")
         followers = [*args, "--"][1:]
         args = [
-            f"{arg}=true" if arg in flags and follower not in ("true", "false") else arg
+            f"{arg}=true" if arg in flags and follower.lower() not in ("true", "false", "null") else arg
             for arg, follower in zip(args, followers, strict=True)
         ]
         options = dict(itertools.pairwise(args)) | dict(arg.split("=", 1) for arg in args if "=" in arg)

@@ -123,6 +123,8 @@ class RunConfig:
         """
         check_values(self)
         choose("algo", self.algo, ALGORITHMS)
+        if doubled := [name for name in self.extractor_kwargs if name in EXTRACTOR_OPTIONS]:
+            raise UserError(f"extractor_kwargs is for other options: give {doubled[0]} as one of its own")
         check_extractor(self.extractor, self.extractor_options, FRAMES)
         self._check_critic()
         choose("backend", self.backend, BACKENDS)
@@ -140,7 +142,7 @@ class RunConfig:
             "hyperparameters": hyperparameters,
         }
         takes_window = EXTRACTORS[self.extractor].defaults.get("coord_scale") == "window"
-        if takes_window and "coord_scale" not in self.extractor_kwargs and self.coord_scale is None:
+        if takes_window and self.coord_scale is None:
             changes["coord_scale"] = ALGORITHMS[self.algo].coord_scale
         for part in ("name", "arm"):
             check_folder_name(part, changes[part])
@@ -209,8 +211,7 @@ class RunConfig:
         hyperparameters = values.pop("hyperparameters")
         hints = get_type_hints(RunConfig)
         for name, default in EXTRACTORS[self.extractor].defaults.items():
-            given = values.get(name) is not None or name in self.extractor_kwargs
-            if name in EXTRACTOR_OPTIONS and not given and fits(default, hints[name]):
+            if name in EXTRACTOR_OPTIONS and values[name] is None and fits(default, hints[name]):
                 values[name] = default
         return {**values, self.algo: hyperparameters}
 

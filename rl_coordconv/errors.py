@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import sys
 from collections.abc import Iterable, Iterator
+
+STORAGE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "your disk quota is used up: free some space",
+    errno.EROFS: "the file system has become read-only",
+    errno.EACCES: "the folder is not writable",
+    errno.EFBIG: "the file would be larger than this account may write",
+    errno.EIO: "the disk reports an error",
+}
+"""What keeps files from being written, and what to do, by its number."""
 
 
 class UserError(ValueError):
@@ -61,7 +72,8 @@ def needs(extra: str = "") -> Iterator[None]:
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """
-    Print a :class:`UserError` as one line and exit with code 2; with 130 after Ctrl-C.
+    Print a :class:`UserError`, or that a disk takes no more, as one line and exit with code 2; with 130 after
+    Ctrl-C.
 
     Around a block, or as a decorator of a script's ``main``: ``@one_line_errors()``.
     """
@@ -69,6 +81,11 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        print(f"error: {STORAGE[error.errno]}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -138,8 +138,10 @@ def check_folder_name(what: str, name: str) -> None:
 
     :param what: What has this name, for the message
     :param name: The name
-    :raises UserError: It is a path, or has letters that a shell minds
+    :raises UserError: It is a path, has letters that a shell minds, or would be no text in a YAML file
     """
+    if _is_number(name) or name.lower() in ("null", "true", "false"):
+        raise UserError(f"{what} '{name}' would be read as a value: put letters before it, e.g. 'run-{name}'")
     if not re.fullmatch(r"[\w.+-]{1,100}", name) or set(name) <= {"."}:
         raise UserError(f"{what} '{name}' must be a folder name: at most 100 letters, digits and . _ + -")
 
@@ -169,7 +171,7 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number; YAML 1.1 takes ``1e-4`` for text, people do not."""
+    """Whether it is a number or reads as one; YAML 1.1 takes ``1e-4`` for text, people do not."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return False
     try:

@@ -15,6 +15,7 @@ run failed; 2 for wrong options; 130 if stopped.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from rl_coordconv.errors import UserError, one_line_errors, script_needs
 with script_needs("report"):
     from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.compare.collect import collect
+    from rl_coordconv.compare.comparison import Comparison
     from rl_coordconv.compare.jobs import Job, JobResult, make_jobs
     from rl_coordconv.compare.local import default_slots, run_local
     from rl_coordconv.compare.matrix import check_existing_runs, load_comparison
@@ -36,6 +38,7 @@ with script_needs("report"):
     from rl_coordconv.compare.plan import plan
     from rl_coordconv.compare.report import verdict_text, write_report
     from rl_coordconv.compare.results import Results
+    from rl_coordconv.compare.rundata import RunData
     from rl_coordconv.compare.table import MatrixTable
     from rl_coordconv.compare.tidy import read_csv
     from rl_coordconv.runs.folder import RunFolder
@@ -83,9 +86,8 @@ def main(args: Sequence[str]) -> None:
         comparison.save()
         jobs = make_jobs(comparison, TRAIN, config.retries)
         jobs = kept.open_jobs(jobs) if kept else jobs
-        slots = config.slots or (None if config.executor == "ray" else default_slots(len(jobs)))
-        known = read_csv(config.results or comparison.folder)
-        print("\n".join(plan(comparison, jobs, slots, known)), file=sys.stderr)
+        slots = config.slots or (None if config.executor == "ray" else default_slots(jobs))
+        print("\n".join(plan(comparison, jobs, slots, known_runs(config, comparison))), file=sys.stderr)
         results = execute(jobs, config, slots, kept)
         data = collect(comparison)
         if kept:
@@ -101,6 +103,15 @@ def main(args: Sequence[str]) -> None:
         raise SystemExit(130)
     if failed:
         raise SystemExit(1)
+
+
+def known_runs(config: CompareConfig, comparison: Comparison) -> list[RunData]:
+    """Return runs that tell how long others will take: those recorded, else those of the last report."""
+    if config.results:
+        return read_csv(config.results)
+    with contextlib.suppress(UserError):  # the report writes its tables anew
+        return read_csv(comparison.folder)
+    return []
 
 
 def execute(

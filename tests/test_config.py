@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from rl_coordconv.cli import parse_dataclass
 from rl_coordconv.config import RunConfig, load_config, parse_config
 from rl_coordconv.envs import BACKENDS
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, one_line_errors
 from rl_coordconv.extractors import EXTRACTORS
 from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.runs.folder import RunFolder
@@ -52,7 +55,6 @@ def test_a_run_of_version_0_1_loads_under_todays_names():
         (["--algo", "ppo"], "window"),
         (["--algo", "a2c"], "root"),
         (["--algo", "a2c", "--coord-scale", "window"], "window"),
-        (["--algo", "a2c", "--extractor-kwargs", '{"coord_scale": 0.5}'], None),
         (["--algo", "a2c", "--extractor", "cnn"], None),
         (["--algo", "a2c", "--extractor", "nature-pool"], None),
     ],
@@ -101,6 +103,12 @@ BAD = {
     "no game": ([], "game is missing: give --game, or --config with a file that says it"),
     "a game without its option": (["Pong"], "'Pong' is no option: did you mean --config Pong?"),
     "part of a name": (["--game", "pong", "--extracto", "cnn"], "did you mean 'extractor'?"),
+    "an option under extractor_kwargs": (
+        ["--game", "pong", "--extractor-kwargs", '{"coord_layers": [1]}'],
+        "extractor_kwargs is for other options: give coord_layers as one of its own",
+    ),
+    "a name that is a number": (["--game", "pong", "--arm", "3e4"], "put letters before it"),
+    "a name that is nothing": (["--game", "pong", "--name", "False"], "put letters before it"),
     "another algorithm's option": (
         ["--game", "pong", "--a2c.n_steps", "3"],
         "--a2c.n_steps is for --algo a2c, and this run's is ppo",
@@ -204,3 +212,43 @@ def test_output_folder_that_holds_another_run_is_refused(script, capsys, tmp_pat
     assert script("train", "--game", "pong", "--output", tmp_path) == 2
     assert "holds another run" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@dataclass
+class Flags:
+    """Flags.
+
+    Args:
+        place: Where
+        loud: Whether
+        deep: Whether, or not said
+    """
+
+    place: str
+    loud: bool = False
+    deep: bool | None = None
+
+
+@pytest.mark.parametrize(
+    ("words", "loud", "deep"),
+    [
+        ("--loud x", True, None),
+        ("--loud False x", False, None),
+        ("--loud true --deep x", True, True),
+        ("x --deep null", False, None),
+        ("--deep false x", False, False),
+    ],
+)
+def test_a_flag_stands_alone_or_takes_a_value_as_people_write_it(words, loud, deep):
+    assert parse_dataclass(Flags, words.split(), "flags.py") == Flags("x", loud, deep)
+
+
+def test_a_full_disk_is_one_line_in_every_script(capsys):
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the disk is full: free some space")
+    assert error.count("\n") == 1
+    with pytest.raises(FileNotFoundError), one_line_errors():
+        raise FileNotFoundError(errno.ENOENT, "a mistake of ours")

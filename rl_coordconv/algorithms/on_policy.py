@@ -171,7 +171,9 @@ class FastOnPolicyAlgorithm(FastRollout):
             self.captured_minibatch.leave_out(f"{type(self.policy.optimizer).__name__} cannot be in one")
 
     def forget_graphs(self) -> None:
-        """Record CUDA graphs anew when they are next wanted, as the policy has other parameters now."""
+        """Record CUDA graphs anew when next wanted, and list weights: the policy has other parameters now."""
+        if self.activations is not None:
+            self.activations.parameters = list(self.policy.parameters())
         if self.network is not None:
             self.captured_minibatch.forget()
             self.captured_act.forget()

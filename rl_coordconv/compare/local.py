@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -19,14 +19,15 @@ GPU_BYTES_PER_RUN = 3 * 2**30
 Show = Callable[[dict[str, JobResult]], None]
 
 
-def default_slots(n_jobs: int) -> int:
+def default_slots(jobs: Sequence[Job]) -> int:
     """
     Return how many runs go side by side: one per core, on GPUs as many as fit into memory, 2 cores each.
 
-    :param n_jobs: How many there are to do
+    :param jobs: Those that are finished take none
     """
-    cores = available_cores()
-    if not torch.cuda.is_available():
+    wanted = [job for job in jobs if not job.run.finished]
+    n_jobs, cores = len(wanted), available_cores()
+    if not torch.cuda.is_available() or all(job.config.device == "cpu" for job in wanted):
         return max(1, min(n_jobs, cores))
     free = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(torch.cuda.device_count())]
     return max(1, min(n_jobs, cores // 2, sum(size // GPU_BYTES_PER_RUN for size in free)))

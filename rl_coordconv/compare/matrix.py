@@ -199,7 +199,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _check_all_different(configs: list[RunConfig], path: Path) -> None:
     for index, config in enumerate(configs):
         for other in configs[:index]:
-            if dataclasses.replace(config, arm=other.arm) == other:
+            if dataclasses.replace(config, arm=other.arm).to_dict() == other.to_dict():
                 raise UserError(f"{path}: arms '{other.arm}' and '{config.arm}' have the same options")
 
 

@@ -144,11 +144,11 @@ def taking_part(runs: Sequence[RunData]) -> tuple[list[RunData], np.ndarray]:
     Return the runs of one game that can be compared, and the grid on which.
 
     :param runs: All runs of the game
-    :return: Those that have come at least half as far as the longest and have finished a game by the end of
-        the shortest of them, and the points of the longest up to that end
+    :return: Those that are finished, or have come at least half as far as the longest, and have finished a
+        game by the end of the shortest of them, and the points of the longest up to that end
     """
     longest = max((run.last_step for run in runs), default=0)
-    far = [run for run in runs if longest and run.last_step >= TAKES_PART * longest]
+    far = [run for run in runs if longest and (run.finished or run.last_step >= TAKES_PART * longest)]
     end = min((run.last_step for run in far), default=0)
     total = max((run.total_steps for run in far), default=0)
     grid = step_grid(total)[step_grid(total) <= end]

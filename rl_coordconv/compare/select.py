@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
-from rl_coordconv.compare.rundata import is_path, parts_of, run_name
+from rl_coordconv.compare.rundata import RunData, is_path, parts_of, run_name
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.options import repeated
@@ -19,7 +21,8 @@ def merged(parts: Sequence[Part]) -> Part:
     """
     Return several comparisons as one: arms with the same name and options are one, others get two names.
 
-    Arms whose options are not recorded, as those trained elsewhere, are never the same.
+    Arms whose options are not recorded, as those trained elsewhere, are never the same. A run that two of
+    them trained alike, to the same curve from the same seed, is one.
 
     :param parts: The first gives folder, baseline and kind of score
     :raises UserError: A run is in two of them
@@ -47,12 +50,24 @@ def merged(parts: Sequence[Part]) -> Part:
                     f"run {run.name} of '{run.comparison}' is there twice: merge each comparison once"
                 )
         shift = number * apart
-        runs = [dataclasses.replace(run, seed=run.seed + shift) for run in more.runs]
+        known = {(run.game, run.arm, run.seed % apart): run for run in data.runs}
+        runs = [
+            dataclasses.replace(run, seed=run.seed + shift)
+            for run in more.runs
+            if not _is_copy(run, known.get((run.game, run.arm, run.seed)))
+        ]
         more = _renamed(more, lambda game, arm, seed, shift=shift: run_name(game, arm, seed + shift))
         data = Collected([*data.runs, *runs], data.broken | more.broken, [*data.missing, *more.missing])
         seeds = tuple(seed + shift for seed in comparison.seeds)
         whole = whole.joined(dataclasses.replace(comparison, seeds=seeds))
     return whole, data
+
+
+def _is_copy(run: RunData, other: RunData | None) -> bool:
+    """Whether two comparisons trained the same run: one machine gives the same from one seed."""
+    if other is None or run.foreign or not len(run.returns) or run.eval_score != other.eval_score:
+        return False
+    return np.array_equal(run.returns, other.returns, equal_nan=True)
 
 
 def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:

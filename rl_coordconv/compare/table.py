@@ -60,7 +60,7 @@ class MatrixTable:
         if states == self.seen and now - self.last_shown < pause:
             return
         if self.console.is_terminal:
-            self.live.update(self.table(states, self.progress), refresh=True)
+            self.live.update(self.table(states), refresh=True)
         else:
             self._print_changes(states)
         self.seen, self.last_shown = states, now
@@ -73,19 +73,18 @@ class MatrixTable:
         started = job.log.is_file() and job.log.stat().st_mtime >= self.started
         return "running" if started else "waiting"
 
-    def table(self, states: dict[str, str], progress: dict[str, Progress]) -> Table:
+    def table(self, states: dict[str, str]) -> Table:
         """
         Return the table, running runs first, and of many runs the first rows.
 
         :param states: State by job name
-        :param progress: Progress by job name
         """
-        title = f"{self._counts(states)}; about {clock(self._time_left(states, progress))} left"
+        title = f"{self._counts(states)}; about {clock(self._time_left(states))} left"
         table = Table("run", "state", "steps", "steps/s", "return", "left", title=title, title_justify="left")
         for column in table.columns[2:]:
             column.justify = "right"
         for job in sorted(self.jobs, key=lambda job: ORDER.index(states[job.name]))[:MOST_ROWS]:
-            now, total = progress[job.name], job.config.total_timesteps
+            now, total = self.progress[job.name], job.config.total_timesteps
             speed, running = now.steps_per_second, states[job.name] == "running"
             left = (total - now.steps) / speed if speed else None
             steps = total if states[job.name] == "finished" else min(now.steps, total)
@@ -104,12 +103,14 @@ class MatrixTable:
         values = list(states.values())
         return ", ".join(f"{values.count(state)} {state}" for state in COLOURS if state in values)
 
-    def _time_left(self, states: dict[str, str], progress: dict[str, Progress]) -> float | None:
+    def _time_left(self, states: dict[str, str]) -> float | None:
         """Return seconds until the last run is done, if the running ones go on as fast."""
-        speed = sum(progress[name].steps_per_second for name, state in states.items() if state == "running")
+        speed = sum(
+            self.progress[name].steps_per_second for name, state in states.items() if state == "running"
+        )
         open_states = ("running", "waiting")
         steps = sum(
-            max(job.config.total_timesteps - progress[job.name].steps, 0)
+            max(job.config.total_timesteps - self.progress[job.name].steps, 0)
             for job in self.jobs
             if states[job.name] in open_states
         )
@@ -119,7 +120,7 @@ class MatrixTable:
         for name, state in states.items():
             if state != self.seen.get(name, "waiting"):
                 self.console.print(f"{name}: {state}", highlight=False, soft_wrap=True)
-        left = clock(self._time_left(states, self.progress))
+        left = clock(self._time_left(states))
         self.console.print(f"{self._counts(states)}; about {left} left", highlight=False, soft_wrap=True)
 
 

@@ -253,7 +253,8 @@ def checked_actions(env: VecEnv, actions: np.ndarray) -> np.ndarray:
     """
     actions = np.asarray(actions).reshape(-1)
     n_actions = int(env.action_space.n)  # type: ignore[attr-defined]
-    if actions.shape[0] != env.num_envs or actions.min() < 0 or actions.max() >= n_actions:
+    fits = actions.shape[0] == env.num_envs and np.issubdtype(actions.dtype, np.integer)
+    if not fits or actions.min() < 0 or actions.max() >= n_actions:
         raise ValueError(
             f"actions must be {env.num_envs} integers from 0 to {n_actions - 1}, got {actions.tolist()}"
         )

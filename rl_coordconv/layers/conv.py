@@ -48,10 +48,13 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         :param with_r: Add the distance from the centre as a third coordinate
         :param coord_init: ``concat`` draws coordinate weights, so that the layer does not compute the same
         :param coord_scale: As for the layer
-        :raises UserError: It sees coordinates already
+        :raises UserError: It sees coordinates already, or computes in a way of its own
         """
         if isinstance(conv, CoordConvLayer):
             raise UserError("this convolution sees coordinates already")
+        kind = type(conv)
+        if (kind.forward, kind._conv_forward) != (nn.Conv2d.forward, nn.Conv2d._conv_forward):
+            raise UserError(f"a {kind.__name__} is no plain convolution: it computes in a way of its own")
         layer = cls(
             conv.in_channels,
             conv.out_channels,

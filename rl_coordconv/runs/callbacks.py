@@ -92,7 +92,8 @@ class Checkpoints(RunCallback):
     """
     Save at rollout boundaries: every ``checkpoint_freq`` steps, at the end, and when a signal asks to stop.
 
-    The signals are SIGINT and SIGTERM. A second signal ends the process at once.
+    The signals are SIGINT and SIGTERM. Ctrl-C after one of them ends the process at once; a second SIGTERM
+    does not, as a supervisor and a comparison may each send one.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
@@ -107,10 +108,11 @@ class Checkpoints(RunCallback):
             self.previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None:
+            hint = "after this rollout if one runs (Ctrl-C to stop at once)"
+            print(f"\nstopping: saving, {hint}", file=sys.stderr)
         self.signal = number
-        print("\nstopping: saving, after this rollout if one runs (again to stop at once)", file=sys.stderr)
-        for either in self.previous:
-            signal.signal(either, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def _on_rollout_start(self) -> None:
         if (

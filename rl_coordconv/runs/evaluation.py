@@ -88,7 +88,7 @@ def play_games(
 
 def summarise(returns: list[float]) -> dict[str, float]:
     """
-    Return mean, std, IQM (mean of the middle half), min and max of game returns.
+    Return mean, std, IQM (mean without the lowest and the highest quarter of the games), min and max.
 
     :param returns: Raw returns, at least one
     """
@@ -120,9 +120,14 @@ def best_of(records: list[dict[str, Any]]) -> dict[str, Any]:
     """
     Return the evaluation whose agent is ``best_model.zip``: the first with the highest mean.
 
-    :param records: From :meth:`~.folder.RunFolder.read_evaluations`, at least one
+    :param records: From :meth:`~.folder.RunFolder.read_evaluations`, at least one with an agent
     """
-    return max(records, key=lambda record: float(np.mean(record["returns"])))
+    return max(with_agent(records), key=lambda record: float(np.mean(record["returns"])))
+
+
+def with_agent(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the evaluations since the last time that a resume had to forget the best agent."""
+    return [record for record in records if not record.get("agent_forgotten")]
 
 
 class PeriodicEvaluation(RunCallback):
@@ -148,13 +153,15 @@ class PeriodicEvaluation(RunCallback):
     def _on_training_start(self) -> None:
         records = self.folder.read_evaluations()
         kept = [record for record in records if record["step"] <= self.num_timesteps]
-        if records and best_of(records) not in kept:
+        if with_agent(records) and best_of(records) not in kept:
             # Its evaluation is forgotten below, and its score would be taken for another's.
             self.folder.best_model.unlink(missing_ok=True)
-        self.best = float(np.mean(best_of(kept)["returns"])) if kept else self.best
+            kept = [{**record, "agent_forgotten": True} for record in kept]
+        has_best = bool(with_agent(kept))
+        self.best = float(np.mean(best_of(kept)["returns"])) if has_best else self.best
         self.last_step = max((record["step"] for record in kept), default=0)
         self.folder.write_evaluations(kept)
-        if kept and best_of(kept)["step"] == self.num_timesteps:
+        if has_best and best_of(kept)["step"] == self.num_timesteps:
             # The process may have died between the line and the agent.
             assert isinstance(self.model, OnPolicyAlgorithm)
             save_model(self.model, self.folder.best_model)

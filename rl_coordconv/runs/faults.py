@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 from collections.abc import Iterator
 
@@ -11,19 +10,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rl_coordconv.config import RunConfig
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import STORAGE, UserError
 from rl_coordconv.machine import is_out_of_memory
 from rl_coordconv.runs.checkpoints import newest_intact
 from rl_coordconv.runs.folder import Cause, RunFolder
-
-STORAGE = {
-    errno.ENOSPC: "the disk is full: free some space",
-    errno.EDQUOT: "your disk quota is used up: free some space",
-    errno.EROFS: "the file system has become read-only",
-    errno.EACCES: "the folder is not writable",
-    errno.EFBIG: "the file would be larger than this account may write",
-    errno.EIO: "the disk reports an error",
-}
 
 
 class TrainingFault(UserError):

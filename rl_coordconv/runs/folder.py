@@ -249,7 +249,7 @@ class RunFolder:
         :param step: Steps done
         :param ratios: Share of the weight norm on coordinates by layer
         """
-        header = [] if self.coordinates.exists() else [",".join(["step", *ratios])]
+        header = [] if whole_lines(self.coordinates) else [",".join(["step", *ratios])]
         values = ",".join([str(step), *(f"{ratio:.6g}" for ratio in ratios.values())])
         _append(self.coordinates, [*header, values])
 

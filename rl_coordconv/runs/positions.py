@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import torch
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from rl_coordconv.coordinates import coordinate_layers
@@ -31,7 +32,7 @@ def positional_biases(policy: nn.Module, image_shape: tuple[int, ...]) -> dict[s
     ]
     try:
         with torch.no_grad():
-            for extractor in {id(m): m for m in policy.modules() if hasattr(m, "features_dim")}.values():
+            for extractor in [part for part in policy.modules() if isinstance(part, BaseFeaturesExtractor)]:
                 if any(module in layers.values() for module in extractor.modules()):
                     extractor(torch.zeros(1, *image_shape, device=next(extractor.parameters()).device))
     finally:

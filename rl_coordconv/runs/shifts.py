@@ -103,7 +103,7 @@ def collect_frames(
     model: BaseAlgorithm, config: RunConfig, seed: int, n_frames: int = N_FRAMES
 ) -> np.ndarray:
     """
-    Return what an agent sees while it plays, every tenth step.
+    Return what an agent sees while it plays, evenly over its games.
 
     :param model: The agent
     :param config: Its run's config
@@ -112,13 +112,15 @@ def collect_frames(
     :return: ``(n, stack, height, width) uint8``
     """
     seen: list[np.ndarray] = []
-    calls = 0
+    calls, every = 0, 10
 
     def keep(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
-        nonlocal calls
+        nonlocal calls, every
         calls += 1  # once per environment and step
-        if calls % (10 * env.num_envs) == 0 and len(seen) * env.num_envs < n_frames:
+        if calls % (every * env.num_envs) == 0:
             seen.append(np.array(local_variables["observations"]))
+            if len(seen) * env.num_envs > n_frames:
+                seen[:], every = seen[1::2], 2 * every
 
     with contextlib.closing(make_eval_env(config, 8)) as env:
         play_games(model, env, env.num_envs, seed, callback=keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -52,9 +53,13 @@ def test_curve_is_the_mean_of_the_window_or_the_last_game_before(games):
 
 def test_runs_far_behind_are_left_out_and_the_rest_cut_to_the_shortest():
     full, shorter, begun = (run_of([10, n], [1, 2], n, seed=seed) for seed, n in enumerate((1000, 700, 300)))
-    taking, grid = taking_part([full, shorter, begun])
+    going_on = dataclasses.replace(begun, progress=Progress("running", 300))
+    taking, grid = taking_part([full, shorter, going_on])
     assert [run.seed for run in taking] == [full.seed, shorter.seed]
     assert grid[-1] == 700
+    taking, grid = taking_part([full, shorter, begun])  # finished: it will come no further
+    assert len(taking) == 3
+    assert grid[-1] == 300
 
 
 @pytest.mark.slow

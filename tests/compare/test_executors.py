@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,16 +73,28 @@ def check_complete(folder: Path, steps: int) -> Comparison:
     return comparison
 
 
+def slots(n_jobs: int, finished: int = 0, device: str = "auto") -> int:
+    """The runs side by side of so many, of which some are finished."""
+    jobs = [
+        SimpleNamespace(
+            run=SimpleNamespace(finished=number < finished), config=SimpleNamespace(device=device)
+        )
+        for number in range(n_jobs)
+    ]
+    return default_slots(jobs)  # type: ignore[arg-type]
+
+
 def test_runs_side_by_side_fill_cores_or_the_memory_of_gpus(monkeypatch):
     monkeypatch.setattr(local, "available_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert (default_slots(20), default_slots(3)) == (8, 3)
+    assert (slots(20), slots(3), slots(20, finished=18)) == (8, 3, 2)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: ([4 << 30, 7 << 30][gpu], 80 << 30))
-    assert default_slots(20) == 3
+    assert slots(20) == 3
+    assert slots(20, device="cpu") == 8
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: (80 << 30, 80 << 30))
-    assert default_slots(20) == 4, "two cores each"
+    assert slots(20) == 4, "two cores each"
 
 
 @pytest.mark.slow

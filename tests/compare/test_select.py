@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from known_scores import clearly_better_on_breakout, rows
 
+from rl_coordconv.compare.analysis import analyse
 from rl_coordconv.compare.collect import Collected, collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.rundata import RunData
@@ -17,7 +18,9 @@ from rl_coordconv.runs.folder import Progress
 
 def test_a_part_of_two_comparisons_with_other_names_for_a_paper(script, written, tmp_path):
     first = written(clearly_better_on_breakout, text="name: first").folder
-    second = written(clearly_better_on_breakout, text="name: second", seeds="[1]").folder
+    second = written(
+        lambda config: 1 + clearly_better_on_breakout(config), text="name: second", seeds="[1]"
+    ).folder
     paper = tmp_path / "paper"
     options = ["--games", "Breakout", "--labels", "cnn=Nature CNN, plain", "--figures", "svg", "--latex"]
     assert script("report", first, "--merge", second, *options, "--output", paper) == 0
@@ -79,6 +82,23 @@ def test_a_comparison_is_merged_once(script, written, capsys, tmp_path):
     folder = written(lambda config: 1.0, games="[Pong]", seeds="[1]").folder
     assert script("report", folder, "--merge", folder, "--output", tmp_path / "x") == 2
     assert "Pong/cnn/seed1 of 'mine' is there twice" in capsys.readouterr().err
+
+
+def test_a_run_that_two_comparisons_trained_alike_counts_once(written):
+    """From one seed one machine gives one run: as two it would make intervals too narrow."""
+    parts = []
+    for name, seeds, shift in (("one", "[1, 2]", 0.0), ("two", "[2, 3]", 0.0), ("three", "[1]", 0.5)):
+        comparison = written(
+            lambda config, shift=shift: 5.0 + config.seed + shift,
+            text=f"name: {name}",
+            games="[Pong]",
+            seeds=seeds,
+        )
+        parts.append((comparison, collect(comparison)))
+    whole, data = merged(parts)
+    scores = [run.eval_score for run in data.runs if run.arm == "cnn"]
+    assert scores == [6.0, 7.0, 8.0, 6.5]
+    assert not analyse(whole, data).interim
 
 
 def test_seeds_of_any_size_stay_apart():

@@ -125,7 +125,7 @@ def test_impossible_actions_are_refused_before_they_reach_the_emulator(backend: 
         pytest.importorskip("envpool")
     env = make_atari_vec_env("Breakout", 2, backend=backend, halves=halves)
     env.reset()
-    for actions in ([4, 0], [0, -1], [0], [0, 0, 0]):
+    for actions in ([4, 0], [0, -1], [0], [0, 0, 0], [np.nan, 0], [1.0, 0.0]):
         with pytest.raises(ValueError, match="actions must be 2 integers from 0 to 3"):
             env.step(np.array(actions))
     env.step(np.array([0, 3]))

@@ -133,6 +133,15 @@ def test_r_is_zero_at_the_centre_and_symmetric():
     torch.testing.assert_close(r, r.flip(0, 1))
 
 
+def test_a_convolution_that_computes_in_a_way_of_its_own_is_refused():
+    class Standardised(nn.Conv2d):
+        def forward(self, images):
+            return self._conv_forward(images, self.weight / self.weight.std(), self.bias)
+
+    with pytest.raises(UserError, match="a Standardised is no plain convolution"):
+        CoordConv2d.from_conv(Standardised(3, 4, 3))
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
 @pytest.mark.numeric

@@ -13,7 +13,7 @@ from rl_coordconv.algorithms.build import sb3_arguments
 from rl_coordconv.config import EXTRACTOR_OPTIONS, FRAMES, RunConfig
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.callbacks import Checkpoints
-from rl_coordconv.runs.evaluation import PeriodicEvaluation
+from rl_coordconv.runs.evaluation import PeriodicEvaluation, best_of
 from rl_coordconv.runs.folder import Progress, RunFolder
 
 
@@ -159,6 +159,16 @@ def test_the_best_agent_goes_where_resuming_forgets_its_evaluation(run, config, 
     evaluation._on_training_start()
     assert run.best_model.exists() is stays
     assert [record["step"] for record in run.read_evaluations()] == [100]
+    # A best agent that is gone is no bar for the next.
+    assert evaluation.best == (1.0 if stays else -float("inf"))
+    run.append_evaluation({"step": 400, "returns": [-5.0], "lengths": [1]})
+    assert best_of(run.read_evaluations())["step"] == (100 if stays else 400)
+
+
+def test_coordinates_have_a_header_where_a_full_disk_left_an_empty_file(run):
+    run.coordinates.touch()
+    run.append_coordinates(100, {"cnn.0": 0.5})
+    assert {name: curve[1].tolist() for name, curve in run.read_coordinates().items()} == {"cnn.0": [0.5]}
 
 
 def test_progress_reads_back(run):

@@ -49,6 +49,14 @@ def test_maps_are_what_each_layer_adds_at_its_own_size() -> None:
     assert positional_biases(make_model("cnn").policy, (4, 84, 84)) == {}
 
 
+def test_maps_leave_the_random_state_as_it_was() -> None:
+    """Else a run with coordinates would depend on how often it is evaluated."""
+    policy = make_model("coordconv").policy
+    before = torch.get_rng_state()
+    positional_biases(policy, (4, 84, 84))
+    torch.testing.assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
+
+
 def test_picture_shows_sign_and_size_on_one_scale() -> None:
     maps = torch.zeros(3, 7, 7)
     maps[0], maps[1] = 2.0, -1.0
