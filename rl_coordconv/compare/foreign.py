@@ -127,11 +127,11 @@ def read_monitors(path: Path) -> tuple[Curve, float] | None:
     return (steps[order], returns[order]), float(steps[order][-1] / seconds) if seconds > 0 else 0.0
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _TolerantLoader(yaml.SafeLoader):
     """Reads RL Zoo's files, whose tags ask for Python objects, as the plain lists of which they are made."""
 
 
-_PlainLoader.add_multi_constructor(
+_TolerantLoader.add_multi_constructor(
     "tag:yaml.org,2002:python/",
     lambda loader, tag, node: loader.construct_sequence(node, deep=True),
 )
@@ -141,7 +141,7 @@ def _steps_asked_for(path: Path) -> int | None:
     """Return how many steps RL Zoo was asked for, None if it does not say."""
     for file in (*path.glob("*/args.yml"), *path.glob("*/config.yml")):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-            [pairs] = yaml.load(file.read_text(encoding="utf-8"), Loader=_PlainLoader)  # a SafeLoader
+            [pairs] = yaml.load(file.read_text(encoding="utf-8"), Loader=_TolerantLoader)  # a SafeLoader
             steps = int(float(dict(pairs)["n_timesteps"]))
             if steps > 0:
                 return steps

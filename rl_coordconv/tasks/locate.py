@@ -39,6 +39,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Extractor and options by arm; an extractor's own name is an arm too."""
 
+PER_ROW = 4
 BLOCK = 4
 """Pixels, across and down, whose errors are one field of the figure's map."""
 
@@ -185,28 +186,34 @@ def locate_figure(results: dict[str, Any]) -> Figure:
         arm: np.mean([array_from_json(kept["error_map"]) for kept in by_seed.values()], axis=0)
         for arm, by_seed in runs.items()
     }
-    heights = [3.2, measurements_size(results["measurements"])[1]]
-    figure = Figure(figsize=(2.4 * max(len(maps), 3) + 1, sum(heights)), layout="constrained")
+    parameters = {arm: numbers["parameters"]["mean"] for arm, numbers in results["summary"].items()}
+    columns = min(PER_ROW, len(maps))
+    rows = -(-len(maps) // columns)
+    heights = [2.7 * rows + 0.4, measurements_size(results["measurements"])[1] + 0.4]
+    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     top.suptitle(
-        f"missed by so many pixels, by where the square stands ({options['split']} split, dashed: held out; "
-        f"means of {len(options['seeds'])} seeds)",
-        fontsize=9,
+        f"Missed by so many pixels, by where the square stands ({options['split']} split, means of "
+        f"{len(options['seeds'])} seeds{'; dashed: held out' if options['split'] == 'quadrant' else ''})",
+        fontsize=11,
     )
+    panels = top.subplots(rows, columns, squeeze=False).flat
+    for axes in panels[len(maps) :]:
+        axes.remove()
     low, high = (options["square"] - 1) / 2, options["canvas"] - (options["square"] - 1) / 2
-    panels = top.subplots(1, len(maps), squeeze=False)[0]
-    for axes, (arm, values) in zip(panels, maps.items(), strict=True):
+    worst = max(1.0, *(float(values.max()) for values in maps.values()))
+    for axes, (arm, values) in zip(panels, maps.items(), strict=False):
         image = axes.imshow(
-            values, norm="log", cmap="magma", extent=(low, high, high, low),
-            vmin=0.1, vmax=max(1.0, *(float(other.max()) for other in maps.values())),
-        )  # fmt: skip
+            values, norm="log", cmap="magma", extent=(low, high, high, low), vmin=0.1, vmax=worst
+        )
         if options["split"] == "quadrant":
             start = options["canvas"] // 2
             axes.add_patch(
                 Rectangle((start, start), high - start, high - start, fill=False, color="w", ls="--")
             )
-        axes.set_title(arm, fontsize=8)
+        axes.set_title(f"{arm}\n{parameters[arm]:,.0f} parameters", fontsize=10)
         axes.set(xticks=[], yticks=[])
-    top.colorbar(image, ax=panels, shrink=0.7, label="pixels")
-    draw_measurements(bottom, results, results["measurements"])
+    top.colorbar(image, ax=list(panels[: len(maps)]), shrink=0.8, label="pixels")
+    shown = [name for name in results["measurements"] if name != "parameters"]
+    draw_measurements(bottom, results, shown)
     return figure

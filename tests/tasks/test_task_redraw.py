@@ -17,7 +17,7 @@ from rl_coordconv.tasks.redraw import redraw
 from rl_coordconv.tasks.seed_statistics import markdown_table, summarise
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-PAGES = ("toy.md", "gan.md", "detection.md")
+PAGES = ("toy.md", "locate.md", "gan.md", "detection.md")
 
 
 def test_every_committed_result_draws_its_figure_and_the_table_that_its_page_has(
