@@ -18,7 +18,7 @@ from rl_coordconv.errors import UserError
 from rl_coordconv.files import write_text
 from rl_coordconv.tasks.figures import draw_measurements, measurements_size, save
 from rl_coordconv.tasks.locate import locate_figure
-from rl_coordconv.tasks.seed_statistics import markdown_table
+from rl_coordconv.tasks.seed_statistics import summary_table
 from rl_coordconv.tasks.toy.figures import toy_figure
 
 
@@ -32,7 +32,7 @@ def redraw(file: Path) -> list[Path]:
     """
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-        figure, table = _figure(results), markdown_table(results)
+        figure, table = _figure(results), summary_table(results)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{file}' cannot be read: {getattr(error, 'strerror', 'not text')}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError):  # RecursionError is one too

@@ -9,8 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rl_coordconv import markdown
 from rl_coordconv.compare.statistics import mean_of_runs
+from rl_coordconv.markdown import markdown_table
 
 Numbers = dict[str, float | None]
 COLUMN_ARMS = 3  # with more of them, a page's table has a row per arm
@@ -69,7 +69,7 @@ def print_table(results: dict[str, Any], title: str, ratios: Sequence[str] = ())
     Console(width=max(Console().width, 120), markup=False).print(table)
 
 
-def markdown_table(results: dict[str, Any]) -> str:
+def summary_table(results: dict[str, Any]) -> str:
     """
     Return an experiment's table for a page: mean, 95 % interval and range over seeds, and paired gains.
 
@@ -90,7 +90,7 @@ def markdown_table(results: dict[str, Any]) -> str:
         named = {"measure": names, **known, **columns}
         head, rows = [*named], [list(row) for row in zip(*named.values(), strict=True)]
     rows = [[cell.replace("\n", "<br>") for cell in row] for row in rows]
-    return markdown.markdown_table(head, rows) + "\n"
+    return markdown_table(head, rows) + "\n"
 
 
 def _columns(

@@ -14,7 +14,7 @@ import pytest
 from rl_coordconv.errors import UserError
 from rl_coordconv.tasks.experiment import array_from_json, array_to_json
 from rl_coordconv.tasks.redraw import redraw
-from rl_coordconv.tasks.seed_statistics import markdown_table, summarise
+from rl_coordconv.tasks.seed_statistics import summarise, summary_table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PAGES = ("toy.md", "locate.md", "gan.md", "detection.md")
@@ -46,19 +46,19 @@ def results(**more: Any) -> dict[str, Any]:
 
 
 def test_a_table_has_means_ranges_and_paired_gains_and_leaves_out_what_was_not_measured() -> None:
-    assert markdown_table(results()).splitlines() == [
+    assert summary_table(results()).splitlines() == [
         "| measure | plain | coordconv | coordconv − plain |",
         "|---|---|---|---|",
         "| score | 0.375<br>0.250 to 0.500 | 1 | +0.625 |",
     ]
-    with_data = markdown_table(results(data={"score": -2000.0})).splitlines()
+    with_data = summary_table(results(data={"score": -2000.0})).splitlines()
     assert with_data[0].startswith("| measure | data | plain")
     assert with_data[2].startswith("| score | −2,000 | 0.375")
 
 
 def test_many_arms_are_rows() -> None:
     runs: Any = {f"arm{number}": {"1": {"score": number / 4}} for number in range(4)}
-    table = markdown_table({"runs": runs, "summary": summarise(runs), "measurements": ["score"]})
+    table = summary_table({"runs": runs, "summary": summarise(runs), "measurements": ["score"]})
     assert table.splitlines() == [
         "| arm | seeds | score |", "|---|---|---|",
         "| arm0 | 1 | 0 |", "| arm1 | 1 | 0.250 |", "| arm2 | 1 | 0.500 |", "| arm3 | 1 | 0.750 |",
