@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -252,7 +253,7 @@ def parse_config(args: Sequence[str]) -> RunConfig:
     config = RunConfig(**{name: values[name] for name in names})
     for name in ALGORITHMS:
         if name != config.algo and (others := [arg for arg in args if arg.startswith(f"--{name}.")]):
-            raise UserError(f"{others[0]} is for --algo {name}, and this run's is {config.algo}")
+            print(f"note: {others[0]} has no effect with --algo {config.algo}", file=sys.stderr)
     return _with_section(config, {name: values[name] for name in ALGORITHMS})
 
 

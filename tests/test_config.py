@@ -109,10 +109,6 @@ BAD = {
     ),
     "a name that is a number": (["--game", "pong", "--arm", "3e4"], "put letters before it"),
     "a name that is nothing": (["--game", "pong", "--name", "False"], "put letters before it"),
-    "another algorithm's option": (
-        ["--game", "pong", "--a2c.n_steps", "3"],
-        "--a2c.n_steps is for --algo a2c, and this run's is ppo",
-    ),
     "unknown extractor": (["--game", "pong", "--extractor", "cordconv"], "did you mean 'coordconv'?"),
     "halves without a backend that has them": (
         ["--game", "pong", "--halves", "true", "--backend", "gymnasium"],
@@ -157,6 +153,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(args, says, script, capsys, tm
     assert error.count("\n") == 1
     assert says in error
     assert not list(tmp_path.iterdir())
+
+
+def test_an_option_of_another_algorithm_is_not_passed_over_in_silence(capsys):
+    parse_config(["--game", "pong", "--ppo.n_steps", "64", "--a2c.n_steps", "3"])
+    assert capsys.readouterr().err == "note: --a2c.n_steps has no effect with --algo ppo\n"
 
 
 @pytest.mark.parametrize(

@@ -263,8 +263,14 @@ def test_an_extractor_of_ones_own_is_one_line(monkeypatch, tmp_path):
         ({"extractor": "nature-pool", "pool": "min"}, "pool is 'min': it must be one of average, max|pool"),
         ({"extractor": "impala-pool", "width": 0}, "width is 0: it must be"),
         ({"extractor": "coordconv", "coord_scale": 0.0}, "coord_scale is 0"),
-        ({"extractor": "coordconv", "extractor_kwargs": {"features_dim": 0}}, "extractor 'coordconv': "),
-        ({"extractor": "coordconv", "extractor_kwargs": {"features_dim": "a"}}, "extractor 'coordconv': "),
+        (
+            {"extractor": "coordconv", "extractor_kwargs": {"features_dim": 8}},
+            "give features_dim as one of its own",
+        ),
+        (
+            {"extractor": "coordconv", "extractor_kwargs": {"normalized_image": True}},
+            "extractor 'coordconv': ",
+        ),
         ({"extractor": "coordconv", "coord_critic": False}, "needs share_features_extractor false"),
         (
             {"extractor": "cnn", "coord_critic": False, "share_features_extractor": False},

@@ -63,7 +63,7 @@ def test_finished_runs_are_kept_and_other_options_refused(script, capsys, tmp_pa
     assert (folder / "coordconv" / "seed1" / "result.json").read_bytes() == before
     assert (folder / "conv" / "seed1" / "result.json").is_file()
     assert script("toy", *args, "--width", 1) == 2
-    assert "other options" in capsys.readouterr().err
+    assert "holds an experiment with width 2, not 1" in capsys.readouterr().err
 
 
 BAD = {
