@@ -267,10 +267,6 @@ def test_an_extractor_of_ones_own_is_one_line(monkeypatch, tmp_path):
             {"extractor": "coordconv", "extractor_kwargs": {"features_dim": 8}},
             "give features_dim as one of its own",
         ),
-        (
-            {"extractor": "coordconv", "extractor_kwargs": {"normalized_image": True}},
-            "extractor 'coordconv': ",
-        ),
         ({"extractor": "coordconv", "coord_critic": False}, "needs share_features_extractor false"),
         (
             {"extractor": "cnn", "coord_critic": False, "share_features_extractor": False},
