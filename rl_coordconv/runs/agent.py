@@ -86,6 +86,8 @@ def load_run(folder: RunFolder, model_file: Path, device: str) -> tuple[OnPolicy
         )
         assert isinstance(model, OnPolicyAlgorithm)
         model.policy.load_state_dict(with_aliases(weights))
+    except UserError:  # it says itself what is damaged
+        raise
     except (LookupError, RuntimeError, TypeError, ValueError, MemoryError, SafetensorError) as error:
         raise UserError(f"model '{model_file}' does not fit the config of its run: {error}") from None
     return model, config
