@@ -12,7 +12,7 @@ STORAGE = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "your disk quota is used up: free some space",
     errno.EROFS: "the file system has become read-only",
-    errno.EACCES: "the folder is not writable",
+    errno.EACCES: "permission is missing",
     errno.EFBIG: "the file would be larger than this account may write",
     errno.EIO: "the disk reports an error",
 }

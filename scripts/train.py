@@ -33,10 +33,11 @@ def main(args: Sequence[str]) -> None:
     except Interrupted as stop:
         print(f"stopped and saved: continue with python scripts/train.py --resume {stop}", file=sys.stderr)
         raise SystemExit(130) from None
-    scores = folder.read_evaluations()[-1]["returns"]
-    spread = f"{min(scores):,.0f} to {max(scores):,.0f}"
     print(f"finished: {folder.path}")
-    print(f"  final evaluation: mean {np.mean(scores):,.1f} of {len(scores)} games ({spread})")
+    for record in folder.read_evaluations()[-1:]:
+        scores = record["returns"]
+        spread = f"{min(scores):,.0f} to {max(scores):,.0f}"
+        print(f"  final evaluation: mean {np.mean(scores):,.1f} of {len(scores)} games ({spread})")
     print(f"  tensorboard --logdir {folder.path}")
 
 

@@ -112,11 +112,9 @@ def pairing_pays(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
 
 def mann_whitney(scores: np.ndarray, baseline: np.ndarray) -> float:
     """Return the p-value of the exact Mann-Whitney test (asymptotic where scores tie), two-sided."""
-    scores_of_both = np.concatenate([scores, baseline])
-    ties = len(np.unique(scores_of_both)) < len(scores_of_both)
-    return float(
-        stats.mannwhitneyu(scores, baseline, method="asymptotic" if ties else "exact").pvalue
-    )  # scipy's "auto" is asymptotic from 9 runs on
+    both = np.concatenate([scores, baseline])
+    method = "exact" if len(np.unique(both)) == len(both) else "asymptotic"  # "auto": so from 9 runs on
+    return float(stats.mannwhitneyu(scores, baseline, method=method).pvalue)
 
 
 def improvement_on_game(scores: np.ndarray, baseline: np.ndarray) -> Estimate:

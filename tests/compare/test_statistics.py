@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from rl_coordconv.compare.statistics import (
     Estimate,
     difference,
     improvement_on_game,
+    mann_whitney,
     mean_of_runs,
     pairing_pays,
 )
@@ -195,3 +197,10 @@ def test_the_simulation_prints_its_tables(script, capsys):
     assert out.count("| Rainbow, bimodal | 3 |") == 2
     assert "| 4.0 SD | 3 |" in out
     assert script("coverage", "--trials", 0) == 2
+
+
+def test_mann_whitney_is_exact_at_any_number_of_runs_without_ties():
+    """Where one arm's runs are all above the other's, 2 of the ways to share out the ranks are as extreme."""
+    for n in (4, 12):
+        exact = 2 / math.comb(2 * n, n)
+        assert mann_whitney(np.arange(n), np.arange(n) + 100.0) == pytest.approx(exact)
