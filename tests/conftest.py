@@ -40,6 +40,23 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int
 
 
 @pytest.fixture
+def refused(
+    script: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., str]:
+    """Run a script that must refuse its arguments, in one line and leaving nothing, and return the line."""
+
+    def run(name: str, *args: object) -> str:
+        assert script(name, *args) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+        return error
+
+    return run
+
+
+@pytest.fixture
 def curves() -> Callable[[Path], dict[str, list[tuple[int, float]]]]:
     """Read the scalars of a run back from its event files, as TensorBoard would show them."""
 

@@ -146,13 +146,8 @@ BAD = {
 
 
 @pytest.mark.parametrize(("args", "says"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_line_and_leaves_nothing(args, says, script, capsys, tmp_path):
-    assert script("train", *args) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert says in error
-    assert not list(tmp_path.iterdir())
+def test_bad_input_is_one_line_and_leaves_nothing(args, says, refused):
+    assert says in refused("train", *args)
 
 
 def test_an_option_of_another_algorithm_is_not_passed_over_in_silence(capsys):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.tidy import MACHINE
 from rl_coordconv.config import EXTRACTOR_OPTIONS
 from rl_coordconv.options import read_yaml
+from rl_coordconv.runs.folder import RunFolder
 
 # A score of fewer full games than this is flagged.
 FEW_GAMES = 20
@@ -65,15 +65,18 @@ def _machines(runs: Sequence[RunData]) -> list[str]:
 
 def _options(runs: Sequence[RunData]) -> list[str]:
     """Say in what else than the extractor runs differ that no comparison has put together."""
-    own = [run for run in runs if run.folder and not run.foreign]
-    options = {run.name: _flat(read_yaml(Path(str(run.folder)) / "config.yaml")) for run in own}
-    names = dict.fromkeys(name for values in options.values() for name in values)
-    skipped = {"extractor", "hyperparameters", *EXTRACTOR_OPTIONS, *SET_BY_MATRIX, *MAY_DIFFER}
+    own = [
+        (run, _flat(read_yaml(RunFolder(run.folder).config_file)))
+        for run in runs
+        if run.folder and not run.foreign
+    ]
+    names = dict.fromkeys(name for _, options in own for name in options)
+    skipped = {"extractor", *EXTRACTOR_OPTIONS, *SET_BY_MATRIX, *MAY_DIFFER}
     return [
         note
         for name in names
         if name not in skipped and not name.startswith("extractor_kwargs.")
-        for note in _differing(name, [(run, options[run.name].get(name)) for run in own])
+        for note in _differing(name, [(run, options.get(name)) for run, options in own])
     ]
 
 

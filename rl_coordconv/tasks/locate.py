@@ -24,8 +24,10 @@ from rl_coordconv.errors import choose
 from rl_coordconv.extractors import EXTRACTORS, check_extractor, policy_kwargs
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run, array_from_json
 from rl_coordconv.tasks.figures import draw_measurements, measurements_size, save
+from rl_coordconv.tasks.networks import count_parameters
 from rl_coordconv.tasks.seed_statistics import Numbers
 from rl_coordconv.tasks.toy.not_so_clevr import SPLITS, NotSoClevr
+from rl_coordconv.tasks.toy.tasks import Regression
 
 LITERAL: dict[str, Any] = {"coord_init": "concat", "coord_scale": 1.0}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -103,6 +105,7 @@ class LocateConfig(Experiment):
 
     def train(self, run: Run) -> Outcome:
         data = NotSoClevr(self.canvas, self.square)
+        task = Regression(data)
         train, test = (centres.to(run.device) for centres in data.split(self.split, run.seed))
         network = make_network(run.arm, self.canvas).to(run.device)
         optimizer = torch.optim.Adam(network.parameters(), self.lr)
@@ -110,7 +113,7 @@ class LocateConfig(Experiment):
         order = torch.Generator().manual_seed(run.seed)  # all arms see the same images
         for update in range(self.updates):
             centres = train[torch.randint(len(train), (self.batch_size,), generator=order).to(run.device)]
-            loss = (network(data.squares(centres)) - data.to_unit(centres)).square().mean()
+            loss = task.loss(network, centres)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -118,14 +121,14 @@ class LocateConfig(Experiment):
             run.show_progress(update + 1, self.updates, "loss {:.4f}", loss)
             if update % 10 == 0:
                 run.writer.add_scalar("loss", loss, update)
-        errors = {"train": errors_of(network, data, train), "test": errors_of(network, data, test)}
+        errors = {"train": errors_of(network, task, train), "test": errors_of(network, task, test)}
         for name, values in errors.items():
             run.writer.add_scalar(f"{name}_error", values.mean(), self.updates)
         numbers: Numbers = {
             "train_error": float(errors["train"].mean()),
             "test_error": float(errors["test"].mean()),
             "test_worst": float(errors["test"].max()),
-            "parameters": float(sum(parameter.numel() for parameter in network.parameters())),
+            "parameters": count_parameters(network),
         }
         everywhere = torch.cat([train, test]).cpu().numpy()
         blocks = block_means(everywhere, torch.cat([*errors.values()]).cpu().numpy(), data)
@@ -159,10 +162,9 @@ def make_network(arm: str, canvas: int) -> nn.Module:
 
 
 @torch.no_grad()
-def errors_of(network: nn.Module, data: NotSoClevr, centres: Tensor) -> Tensor:
+def errors_of(network: nn.Module, task: Regression, centres: Tensor) -> Tensor:
     """Return how many pixels each centre is missed by, ``(samples,) float32``."""
-    said = torch.cat([network(data.squares(part)) for part in centres.split(256)])
-    return (data.to_pixels(said) - centres).norm(dim=1)
+    return torch.cat([task.errors(task.predict(network, part), part) for part in centres.split(256)])
 
 
 def block_means(centres: np.ndarray, errors: np.ndarray, data: NotSoClevr) -> np.ndarray:
