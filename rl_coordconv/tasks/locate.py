@@ -97,7 +97,7 @@ class LocateConfig(Experiment):
         super().check()
         NotSoClevr(self.canvas, self.square)
         for arm in self.arms:
-            choose("extractor", arm, (*EXTRACTORS, *ARMS))
+            choose("extractor", arm, dict.fromkeys((*EXTRACTORS, *ARMS)))
             check_extractor(*arm_of(arm), image_space(self.canvas))
 
     def facts(self) -> dict[str, Any]:
