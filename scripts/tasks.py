@@ -1,9 +1,10 @@
 """
 The paper's supervised evidence: toy coordinate tasks, a GAN's mode collapse, a digit detector; and how well
-the extractors of RL agents tell where something is.
+the extractors of RL agents, and PPO agents, tell where something is.
 
 python scripts/tasks.py toy classification --split quadrant --seeds 1 2 3
 python scripts/tasks.py locate --split quadrant --seeds 1 2 3
+python scripts/tasks.py point --split quadrant --seeds 1 2 3
 python scripts/tasks.py gan --seeds 1 2 3
 python scripts/tasks.py detect --seeds 1 2 3 --digits path/to/mnist
 python scripts/tasks.py redraw docs/results/detection.json

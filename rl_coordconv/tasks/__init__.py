@@ -18,7 +18,8 @@ from rl_coordconv.errors import UserError, needs
 EXPERIMENTS = {
     "toy": "rl_coordconv.tasks.toy.config:ToyConfig",
     "gan": "rl_coordconv.tasks.gan.training:GanConfig",
-    "locate": "rl_coordconv.tasks.locate:LocateConfig",
+    "locate": "rl_coordconv.tasks.locate.supervised:LocateConfig",
+    "point": "rl_coordconv.tasks.locate.pointing:PointConfig",
     "detect": "rl_coordconv.tasks.detection.training:DetectionConfig",
 }
 

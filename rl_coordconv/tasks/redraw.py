@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import write_text
 from rl_coordconv.tasks.figures import draw_measurements, measurements_size, save
-from rl_coordconv.tasks.locate import locate_figure
+from rl_coordconv.tasks.locate.figure import locate_figure
 from rl_coordconv.tasks.seed_statistics import summary_table
 from rl_coordconv.tasks.toy.figures import toy_figure
 

@@ -68,7 +68,10 @@ def test_detection_leaves_results_figure_and_tensorboard(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["gam"], "unknown task 'gam': use one of toy, gan, locate, detect, redraw (did you mean 'gan'?)"),
+        (
+            ["gam"],
+            "unknown task 'gam': use one of toy, gan, locate, point, detect, redraw (did you mean 'gan'?)",
+        ),
         (["gan", "--seeds"], "seeds is empty: give one or more, as in --seeds 1 2 3"),
         (["gan", "--steps", "0"], "steps is 0: it must be more than 0"),
         (["gan", "--image-size", "40"], "image_size is 40: it must be one of 16, 32, 64, 128"),
