@@ -84,6 +84,11 @@ def load_comparison(path: Path, output: str | None = None) -> Comparison:
 def _checked_names(values: dict[str, Any], path: Path) -> tuple[list[str], dict[str, Any], list[int]]:
     """Return games, the options of every arm, and seeds; each once."""
     for key in values:
+        if "arms" not in values and key in RunConfig.__dataclass_fields__ and key not in KEYS:
+            raise UserError(
+                f"{path} holds a run's options ('{key}'), not a comparison: give it to "
+                "scripts/train.py --config"
+            )
         choose(f"key in {path}", key, KEYS)
     games = [canonical_game(game) for game in _several(values, "games", path)]
     seeds = _several(values, "seeds", path)

@@ -36,7 +36,7 @@ def _power(comparison: Comparison) -> list[str]:
     n, arms = len(comparison.seeds), len(comparison.arms) - 1
     questions = arms * (len(comparison.games) + (len(comparison.games) > 1))
     if not questions:
-        return []
+        return ["one arm: scores and curves, nothing to compare them with"]
     if n < INTERVAL_RUNS:
         text = f"{n} seeds show how it works, no difference on a game: give {INTERVAL_RUNS + 2} or more"
         return [f"{text} for verdicts"]

@@ -25,6 +25,13 @@ def test_ready_made_matrices(path):
         assert {run.total_timesteps for run in comparison.runs} == {10_000_000}
 
 
+@pytest.mark.parametrize("name", ["ppo_atari", "a2c_atari"])
+def test_a_runs_config_is_no_comparison_and_says_whose_it_is(refused, name):
+    config = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
+    assert "holds a run's options" in (error := refused("compare", "--config", config))
+    assert "give it to scripts/train.py --config" in error
+
+
 def test_arms_share_seeds_and_differ_in_what_they_name(matrix_file):
     arms = "{cnn: {extractor: cnn}, a2c: {algo: a2c, a2c: {n_steps: 8}}, all: {coord_layers: [0, 1, 2]}}"
     comparison = load_comparison(matrix_file(f"arms: {arms}", seeds="[4, 7]"))
@@ -108,5 +115,7 @@ def test_before_the_first_run_it_says_what_it_can_show_and_what_it_costs(matrix_
     assert cost == "20 runs to train, 200,000 steps"
     # Two-sample t-test, n = 5: 2.0 at 5 %, 2.5 at 5 % / 3.
     assert "2.0 standard deviations between seeds; 2.5 if all 3 questions" in power
+    [_, alone] = plan(load_comparison(matrix_file("arms: {cnn: {}}")), [], 2, [])
+    assert alone == "one arm: scores and curves, nothing to compare them with"
     [_, few] = plan(load_comparison(matrix_file(seeds="[1, 2]")), [], 2, [])
     assert "no difference on a game: give 5 or more" in few
