@@ -151,12 +151,15 @@ def gather_list(args: Sequence[str], option: str) -> list[str]:
 
     :param args: Command-line arguments
     :param option: The option that takes a list
+    :raises UserError: It is given without a value
     """
     args = list(args)
     if option not in args:
         return args
     start = args.index(option) + 1
     values = list(itertools.takewhile(lambda arg: not arg.startswith("--"), args[start:]))
+    if not values:
+        raise UserError(f"{option[2:]} has no value: give one or more, or [] for none")
     if len(values) == 1 and (values[0].startswith("[") or values[0] == "null"):
         return args
     # A label may hold a comma or a colon, which would be more than one word to YAML.

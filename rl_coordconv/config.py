@@ -124,6 +124,8 @@ class RunConfig:
         """
         check_values(self)
         choose("algo", self.algo, ALGORITHMS)
+        if unfit := [name for name in self.extractor_kwargs if not isinstance(name, str)]:
+            raise UserError(f"extractor_kwargs names option {unfit[0]}: names must be text")
         if doubled := [name for name in self.extractor_kwargs if name in EXTRACTOR_OPTIONS]:
             raise UserError(f"extractor_kwargs is for other options: give {doubled[0]} as one of its own")
         check_extractor(self.extractor, self.extractor_options, FRAMES)

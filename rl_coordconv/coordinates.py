@@ -56,6 +56,8 @@ def add_coordinates(
     policy: Any = model.policy
     if not hasattr(policy, "optimizer"):
         raise UserError(f"{type(model).__name__} has an optimizer for each network: it must have one for all")
+    if (groups := len(policy.optimizer.param_groups)) != 1:
+        raise UserError(f"the model's optimizer has {groups} groups of parameters: it must have one")
     kind = policy.features_extractor_class
     counterpart = WITH_COORDINATES.get(kind, kind)
     networks = [module.cnn for module in policy.modules() if isinstance(module, (NatureCNN, ImageExtractor))]

@@ -19,7 +19,7 @@ class CoordActorPolicy(ActorCriticCnnPolicy):
 
     :param args: As for SB3's ``ActorCriticCnnPolicy``
     :param kwargs: Likewise; the features extractor takes ``coord_layers``
-    :raises UserError: It does not
+    :raises UserError: It does not, or has them in no layer
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -28,9 +28,11 @@ class CoordActorPolicy(ActorCriticCnnPolicy):
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Return the actor's extractor, which SB3 asks for first, then the critic's."""
         kind = self.features_extractor_class
-        if "coord_layers" not in inspect.signature(kind).parameters:
+        chosen = self.features_extractor_kwargs.get("coord_layers")
+        if "coord_layers" not in inspect.signature(kind).parameters or (chosen is not None and not chosen):
             raise UserError(
-                f"CoordActorPolicy needs an extractor with coordinates, not {kind.__name__}: "
+                f"CoordActorPolicy needs an extractor with coordinates, not {kind.__name__}"
+                f"{'' if chosen is None else ' with coord_layers ' + str(chosen)}: "
                 "give policy_kwargs=policy_kwargs('coordconv')"
             )
         if self.features_extractor is None:

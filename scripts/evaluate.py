@@ -95,8 +95,9 @@ def main(args: Sequence[str]) -> None:
     given = {name: getattr(config, name) for name in FOREIGN_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm
-    about_foreign = {name: getattr(config, name) for name in ("algo", "game", "extractor", "trust")} | options
-    if said := [name for name, value in about_foreign.items() if value]:
+    about = {name: getattr(config, name) for name in ("algo", "game", "extractor")}
+    about_foreign = about | {"trust": config.trust or None} | options
+    if said := [name for name, value in about_foreign.items() if value is not None]:
         check_foreign(config.agent, said)
     folder, model_file = (None, config.agent) if said else find_run(config.agent)
     output = config.json
@@ -126,7 +127,8 @@ def main(args: Sequence[str]) -> None:
             print(f"wrote {path}: a game with return {score:.0f}")
     if config.positions:
         effects = shift_effects(model, collect_frames(model, run, config.seed))
-        draw_shift_effects(effects, f"{run.game}/{run.arm}/seed{run.seed}", config.positions)
+        title = f"{run.game}/{run.arm}/seed{run.seed}" if folder else f"{run.game}, {model_file}"
+        draw_shift_effects(effects, title, config.positions)
         print(f"wrote {config.positions}: what a shifted screen does to the agent")
 
 

@@ -132,6 +132,10 @@ BAD = {
     ),
     "no CUDA": (["--game", "pong", "--device", "cuda:9"], "device 'cuda:9' is not there"),
     "unknown device": (["--game", "pong", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
+    "no coordinate layer": (
+        ["--game", "pong", "--coord-layers"],
+        "coord_layers has no value: give one or more",
+    ),
     "coordinate layer": (["--game", "pong", "--coord-layers", "[7]"], "coord_layers"),
     "arm is a path": (["--game", "pong", "--arm", "a/b"], "must be a folder name"),
     "missing file": (["--config", "nope.yaml"], "'nope.yaml' does not exist"),
@@ -175,6 +179,7 @@ BOMB = "a0: &a0 [1, 2]\n" + "".join(
         ("game: [", "is not YAML"),
         ("- a", "must hold 'option: value' lines"),
         ("game: Pong\nn_envz: 3", "did you mean 'n_envs'?"),
+        ("game: Pong\nextractor_kwargs: {1: 2}", "extractor_kwargs names option 1: names must be text"),
         ("game: Pong\nppo: {lrr: 3}", "unknown option 'ppo.lrr'"),
         ("game: Pong\nn_envs: many", "n_envs is many: it must be int"),
         ("n_envs: 3", "game"),

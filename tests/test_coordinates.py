@@ -124,6 +124,26 @@ def test_what_is_frozen_stays_frozen() -> None:
     assert learns == ["cnn.0.coord_weight"]
 
 
+def test_a_model_that_is_refused_halfway_is_as_it_was() -> None:
+    two_groups = PPO("CnnPolicy", make_env(), n_steps=32, device="cpu")
+    [group] = two_groups.policy.optimizer.param_groups
+    two_groups.policy.optimizer.add_param_group({"params": [group["params"].pop()]})
+    with pytest.raises(UserError, match="optimizer has 2 groups of parameters: it must have one"):
+        add_coordinates(two_groups)
+
+    class Own(nn.Conv2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) + 1
+
+    second_is_own = PPO("CnnPolicy", make_env(), n_steps=32, device="cpu")
+    network = second_is_own.policy.features_extractor.cnn
+    network[2] = Own(32, 64, 4, 2)
+    with pytest.raises(UserError, match="a Own is no plain convolution"):
+        add_coordinates(second_is_own, [0, 1])
+    for model in (two_groups, second_is_own):
+        assert not coord_weight_ratios(model.policy)
+
+
 @pytest.mark.parametrize("kind", [torch.optim.Adam, RMSpropTFLike])
 @pytest.mark.numeric
 def test_optimizer_state_of_a_literal_weight_splits(kind: Any) -> None:
@@ -167,6 +187,7 @@ def test_the_fused_adam_goes_on_with_state_laid_out_as_the_new_weights() -> None
         "CnnPolicy", make_env(), device="cpu", n_steps=32, batch_size=32, n_epochs=1, **switches
     ).learn(64)
     add_coordinates(model)
+    assert model.policy.features_extractor.cnn[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert len(model.policy.optimizer.state) >= 10
     for parameter, state in model.policy.optimizer.state.items():
         assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()

@@ -30,6 +30,7 @@ from rl_coordconv import (
     Extractor,
     policy_kwargs,
 )
+from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import config_from_dict
 from rl_coordconv.coordinates import coord_weight_ratios
 from rl_coordconv.errors import UserError
@@ -195,6 +196,14 @@ def test_the_actor_alone_sees_coordinates_and_starts_as_the_plain_network(tmp_pa
     assert isinstance(loaded.policy, CoordActorPolicy)
     for name, values in model.policy.state_dict().items():
         assert torch.equal(values, loaded.policy.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("extractor", ["nature-pool", "cnn"])
+def test_an_actor_without_coordinates_is_refused(extractor):
+    with pytest.raises(UserError, match="CoordActorPolicy needs an extractor with coordinates, not"):
+        from_spaces(
+            PPO, IMAGES, spaces.Discrete(4), policy=CoordActorPolicy, policy_kwargs=policy_kwargs(extractor)
+        )
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)

@@ -147,8 +147,9 @@ def _side(
     few = frames[torch.arange(work.n_envs, device=policy.device) % work.batch_size]
 
     def run() -> None:
-        for _ in range(work.acts):
-            network.values(few)
+        with network.unchanging():
+            for _ in range(work.acts):
+                network.values(few)
         network.policy.zero_grad()
         logits, values = network(frames)
         (logits.square().mean() + values.square().mean()).backward()

@@ -34,7 +34,9 @@ class FastRollout(OnPolicyAlgorithm):
         Collect a rollout as SB3 does, but show the policy the frames that the buffer has on the device.
 
         Emulators that run beside Python get their actions before the callbacks are called; where the
-        environments are two halves, one half's emulators run while the network acts for the other.
+        environments are two halves, one half's emulators run while the network acts for the other. Of SB3's
+        locals callbacks get all but ``n_steps``, ``obs_tensor``, ``clipped_actions``, ``values`` and
+        ``log_probs``, the last two of which are in the buffer.
         """
         if self.network is None or not isinstance(rollout_buffer, DeviceRolloutBuffer):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)

@@ -44,11 +44,13 @@ def see_coordinates(
     allowed = all(type(index) is int and 0 <= index < len(convs) for index in chosen)
     if not allowed or len(set(chosen)) < len(chosen):
         raise UserError(f"coord_layers is {chosen}: use different numbers from 0 to {len(convs) - 1}")
+    layers = {}
     for index in chosen:
-        parent, _, name = convs[index].rpartition(".")
         conv = module.get_submodule(convs[index])
         assert isinstance(conv, nn.Conv2d)
-        layer = CoordConv2d.from_conv(conv, with_r, coord_init, coord_scale)
+        layers[convs[index]] = CoordConv2d.from_conv(conv, with_r, coord_init, coord_scale)
+    for path, layer in layers.items():  # once all are made, as one may be refused
+        parent, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent), name, layer)
 
 

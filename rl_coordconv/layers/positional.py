@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from rl_coordconv.layers.coords import coordinate_map
@@ -88,7 +89,7 @@ class PositionalTerm:
             with torch.autocast(kind, enabled=False):
                 return self.add(out, weight, options, make, multiply)
         pixels_last = is_channels_last(out)
-        if is_traced():
+        if is_traced() or is_functorch_wrapped_tensor(weight):
             return _add(out, multiply(out, make(out, *options)), pixels_last)
         formats = (pixels_last, is_channels_last(weight))
         key = (options, weight.dtype, weight.device)

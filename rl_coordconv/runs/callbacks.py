@@ -14,6 +14,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.coordinates import coord_weight_ratios
+from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.runs.checkpoints import save_checkpoint
 from rl_coordconv.runs.folder import RunFolder
 
@@ -88,6 +89,16 @@ class TensorBoardExtras(RunCallback):
             self.folder.append_coordinates(self.num_timesteps, ratios)
 
 
+class CurvePoints(RunCallback):
+    """Write what SB3 logs every so many updates of the run; SB3 itself counts those of a resume anew."""
+
+    def _on_rollout_end(self) -> None:
+        assert isinstance(self.model, OnPolicyAlgorithm)
+        updates = self.model.num_timesteps // (self.model.n_envs * self.model.n_steps)
+        if updates % ALGORITHMS[self.config.algo].log_interval == 0:
+            self.model.dump_logs(updates)
+
+
 class Checkpoints(RunCallback):
     """
     Save at rollout boundaries: every ``checkpoint_freq`` steps, at the end, and when a signal asks to stop.
@@ -142,8 +153,12 @@ class Checkpoints(RunCallback):
             return
         # The losses of the last update wait in the logger until the next dump.
         numbers = (int, float, np.floating)
-        logged = self.logger.name_to_value.items()
-        pending = {key: float(value) for key, value in logged if isinstance(value, numbers)}
+        logged, hidden = self.logger.name_to_value.items(), self.logger.name_to_excluded
+        pending = {
+            key: float(value)
+            for key, value in logged
+            if isinstance(value, numbers) and "tensorboard" not in (hidden.get(key) or ())
+        }
         keep = self.config.keep_checkpoints
         save_checkpoint(self.model, self.folder.checkpoints, {"pending_log": pending}, keep)
         self.last_step = self.model.num_timesteps

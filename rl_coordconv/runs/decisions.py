@@ -22,6 +22,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import get_device
 
 from rl_coordconv import machine
+from rl_coordconv.algorithms.build import algorithm_class
+from rl_coordconv.algorithms.on_policy import FastOnPolicyAlgorithm
 from rl_coordconv.config import RunConfig
 from rl_coordconv.files import alone, read_json, write_json
 
@@ -75,13 +77,32 @@ def keep(config: RunConfig, folder: Path, known: Decisions, model: OnPolicyAlgor
             write_json(file, {**there, kind: {**chosen, **sound(there.get(kind))}})
 
 
+def note_changes(folder: Path, model: OnPolicyAlgorithm) -> None:
+    """
+    Write down where a resumed run cannot have on this machine what it had before.
+
+    :param folder: The run's folder
+    :param model: Its algorithm, at the step that it resumes from
+    """
+    kept = of_run(folder)
+    now = {name: dataclasses.asdict(found) for name, found in getattr(model, "decisions", {}).items()}
+    for name, found in now.items():
+        if name in kept and found["choice"] != (before := kept[name]["choice"]):
+            found["reason"] = f"{found['reason']}; {before} until step {model.num_timesteps:,}"
+            kept = {**kept, name: found}
+    if kept != of_run(folder):
+        write_json(folder / FILE, kept)
+
+
 def settled(config: RunConfig, decisions: Decisions) -> RunConfig:
     """Return a config with decisions in the place of what was asked for."""
     return dataclasses.replace(config, **{name: found["choice"] for name, found in decisions.items()})
 
 
 def open_switches(config: RunConfig) -> set[str]:
-    """Return the switches that a config leaves to be decided."""
+    """Return the switches that a config leaves to be decided, where its algorithm and buffer have them."""
+    if config.buffer == "host" or not issubclass(algorithm_class(config), FastOnPolicyAlgorithm):
+        return set()
     return {name for name in PROBED if getattr(config, name) == "auto"}
 
 

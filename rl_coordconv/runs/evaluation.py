@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,13 +67,14 @@ def play_games(
     :param deterministic: Take the likeliest action instead of sampling (Atari results are usually sampled)
     :param callback: Called after every step with the locals of SB3's ``evaluate_policy``
     :return: Raw return and length in steps of each game
-    :raises UserError: The agent has other actions than the game
+    :raises UserError: The agent has other actions or observations than the game
     """
     if env.action_space != model.action_space:
         raise UserError(f"the agent chooses from {model.action_space}, the game has {env.action_space}")
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    seen, shown = model.observation_space.shape, env.observation_space.shape
+    if seen != shown:
+        raise UserError(f"the agent sees observations of shape {seen}, the game has {shown}")
+    with own_random_states(model, seed):
         env.seed(seed)
         returns, lengths = evaluate_policy(
             model,
@@ -84,6 +87,28 @@ def play_games(
     assert isinstance(returns, list)
     assert isinstance(lengths, list)
     return [float(value) for value in returns], [int(value) for value in lengths]
+
+
+@contextlib.contextmanager
+def own_random_states(model: BaseAlgorithm, seed: int) -> Iterator[None]:
+    """
+    Seed everything that an agent's actions are drawn with, and put it back afterwards.
+
+    :param model: The agent; PPO and A2C draw with PyTorch, DQN with NumPy and its action space
+    :param seed: Of all of them
+    """
+    devices = [model.device] if model.device.type == "cuda" else []
+    numpy_state = np.random.get_state()
+    space_state = model.action_space.np_random.bit_generator.state
+    with torch.random.fork_rng(devices):
+        try:
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            model.action_space.seed(seed)
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            model.action_space.np_random.bit_generator.state = space_state
 
 
 def summarise(returns: list[float]) -> dict[str, float]:
@@ -145,6 +170,7 @@ class PeriodicEvaluation(RunCallback):
     env: VecEnv | None = None
     best = -float("inf")
     last_step = 0
+    seconds = 0.0  # spent on games
 
     def __init__(self, folder: RunFolder, config: RunConfig, checkpoints: Checkpoints) -> None:
         super().__init__(folder, config)
@@ -190,6 +216,7 @@ class PeriodicEvaluation(RunCallback):
             self.env = make_eval_env(self.config, n_envs)
         seed = self.config.seed + EVAL_SEED
         step = self.last_step = self.model.num_timesteps
+        start = time.monotonic()
         try:
             returns, lengths = play_games(
                 self.model, self.env, n_games, seed, callback=self.checkpoints.stop_if_asked
@@ -197,6 +224,8 @@ class PeriodicEvaluation(RunCallback):
         except Interrupted:
             self.checkpoints.save()
             raise
+        finally:
+            self.seconds += time.monotonic() - start
         self.folder.append_evaluation({"step": step, "returns": returns, "lengths": lengths})
         mean = float(np.mean(returns))
         writer = self.logger.output_formats[0]

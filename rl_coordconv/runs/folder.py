@@ -65,7 +65,7 @@ class Progress:
     :param state: ``running`` also where the process was killed; ``stopped`` by a signal, saved; ``diverged``
         when the loss was not finite; ``unfinished`` in a folder of version 0.1.0, which kept no progress
     :param steps: Steps done
-    :param steps_per_second: Since this attempt began
+    :param steps_per_second: Over all attempts, without evaluations
     :param recent_return: Mean raw return of the last 100 games, or None before the first
     :param attempts: How often training was started here, this time included
     :param cause: Kind of reason for which it ended early
@@ -241,6 +241,8 @@ class RunFolder:
         if lines := whole_lines(self.coordinates):
             kept = [line for line in lines[1:] if int(line.partition(",")[0]) <= step]
             write_text(self.coordinates, _lines([lines[0], *kept]))
+        else:  # not there, or cut off within the header
+            self.coordinates.unlink(missing_ok=True)
 
     def append_coordinates(self, step: int, ratios: Mapping[str, float]) -> None:
         """

@@ -56,10 +56,11 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
             features = weights["q_net.features_extractor.linear.0.weight"]
             *hidden, n_actions = layer_sizes(weights, "q_net.q_net.")
             net_arch: Any = hidden
+            assumed = ["exploration_rate 0"]
             arguments["buffer_size"] = 1
         else:
             pi, vf = (layer_sizes(weights, f"mlp_extractor.{name}_net.") for name in ("policy", "value"))
-            net_arch = {"pi": pi, "vf": vf}
+            hidden, net_arch, assumed = pi + vf, {"pi": pi, "vf": vf}, []
             n_actions = len(weights["action_net.weight"])
             features = weights["features_extractor.linear.0.weight"]
             weights = with_aliases(weights)
@@ -71,14 +72,20 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
         policy = CoordActorPolicy if has_plain_critic(weights) else "CnnPolicy"
         model = from_spaces(SB3_ALGORITHMS[algo], FRAMES, actions, policy=policy, **arguments)
         model.policy.load_state_dict(weights)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         missing = "it has no tensor " if isinstance(error, KeyError) else ""
         detail = missing + str(error).splitlines()[-1].strip()
         raise UserError(f"model '{path}' is no {algo} agent with extractor {extractor}: {detail}") from None
     defaults = EXTRACTORS[extractor].defaults
-    if assumed := [name for name in UNTRACED if name in defaults and name not in config.extractor_options]:
-        flags = " ".join(f"--{name.replace('_', '-')} {defaults[name]}" for name in assumed)
-        print(f"assumed for '{path}': {flags} (its tensors do not tell)", file=sys.stderr)
+    if hidden:
+        assumed.append(f"activation_fn {model.policy.activation_fn.__name__} (SB3's)")  # type: ignore[union-attr]
+    assumed += [
+        f"--{name.replace('_', '-')} {defaults[name]}"
+        for name in UNTRACED
+        if name in defaults and name not in config.extractor_options
+    ]
+    if assumed:
+        print(f"assumed for '{path}': {', '.join(assumed)} (its tensors do not tell)", file=sys.stderr)
     return model
 
 

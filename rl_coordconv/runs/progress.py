@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_coordconv.config import RunConfig
 from rl_coordconv.runs.callbacks import Interrupted, RunCallback
+from rl_coordconv.runs.evaluation import PeriodicEvaluation
 from rl_coordconv.runs.faults import TrainingFault
 from rl_coordconv.runs.folder import Cause, Progress, RunFolder, State
 
@@ -46,13 +47,20 @@ class ProgressReport(RunCallback):
     Write ``progress.json`` every 2 seconds and at changes of state, and show the same on the screen.
 
     On the screen it is a bar with the time left; where there is no terminal, a line every 10 seconds.
+
+    :param folder: The run's folder
+    :param config: The run's config
+    :param evaluation: Knows how long it has played, which is no training
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
+    def __init__(self, folder: RunFolder, config: RunConfig, evaluation: PeriodicEvaluation) -> None:
         super().__init__(folder, config)
+        self.evaluation = evaluation
         self.total = config.total_timesteps
         self.label = f"{config.game}/{config.arm}/seed{config.seed}"
-        self.now = Progress("running", attempts=folder.read_progress().attempts + 1)
+        before = folder.read_progress()
+        self.speed_before = before.steps_per_second
+        self.now = Progress("running", attempts=before.attempts + 1)
         self.bar = make_bar(self.label, "{task.fields[speed]:,.0f}/s  return {task.fields[recent]}")
         self.console = self.bar.console
 
@@ -114,9 +122,16 @@ class ProgressReport(RunCallback):
         self.now = dataclasses.replace(
             self.now,
             steps=steps,
-            steps_per_second=(steps - self.first_step) / max(time.monotonic() - self.start, 1e-9),
+            steps_per_second=self._speed(steps),
             recent_return=float(np.mean([info["r"] for info in episodes])) if episodes else None,
         )
+
+    def _speed(self, steps: int) -> float:
+        """Return the steps per second of all attempts; those before count as fast as they were recorded."""
+        seconds = time.monotonic() - self.start - self.evaluation.seconds
+        if not self.speed_before:  # none before, or none recorded
+            return (steps - self.first_step) / max(seconds, 1e-9)
+        return steps / max(self.first_step / self.speed_before + seconds, 1e-9)
 
     def _show(self) -> None:
         steps, speed = self.now.steps, self.now.steps_per_second

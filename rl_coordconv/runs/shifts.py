@@ -21,6 +21,7 @@ from rl_coordconv.runs.evaluation import make_eval_env, play_games
 
 SHIFTS = tuple(range(-12, 13, 3))
 N_FRAMES = 128
+N_ENVS = 8
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,19 @@ def collect_frames(
     :return: ``(n, stack, height, width) uint8``
     """
     seen: list[np.ndarray] = []
-    calls, every = 0, 10
+    step, last, every = 0, N_ENVS, 10
 
     def keep(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
-        nonlocal calls, every
-        calls += 1  # once per environment and step
-        if calls % (every * env.num_envs) == 0:
+        nonlocal step, last, every
+        # Called for each environment whose game still counts, in order: fewer and fewer of them.
+        is_new, last = local_variables["i"] <= last, local_variables["i"]
+        step += is_new
+        if is_new and step % every == 0:
             seen.append(np.array(local_variables["observations"]))
             if len(seen) * env.num_envs > n_frames:
                 seen[:], every = seen[1::2], 2 * every
 
-    with contextlib.closing(make_eval_env(config, 8)) as env:
+    with contextlib.closing(make_eval_env(config, N_ENVS)) as env:
         play_games(model, env, env.num_envs, seed, callback=keep)
     if not seen:
         raise UserError(f"the games of {config.game} were too short to see how the agent reacts to shifts")

@@ -16,10 +16,15 @@ from rl_coordconv.algorithms import build
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.errors import UserError
-from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.machine import available_cores, enough_memory
 from rl_coordconv.runs import decisions
-from rl_coordconv.runs.callbacks import Checkpoints, EpisodeLog, Interrupted, TensorBoardExtras
+from rl_coordconv.runs.callbacks import (
+    Checkpoints,
+    CurvePoints,
+    EpisodeLog,
+    Interrupted,
+    TensorBoardExtras,
+)
 from rl_coordconv.runs.checkpoints import newest_intact, restore, save_model
 from rl_coordconv.runs.evaluation import PeriodicEvaluation
 from rl_coordconv.runs.export import MODEL
@@ -74,6 +79,7 @@ def resume(path: Path | str) -> RunFolder:
             path.rename(path.with_suffix(".damaged"))  # else it would count among those that are kept
             print(f"checkpoint '{path}' is damaged: skipped", file=sys.stderr)
         extra = restore(model, checkpoint) if checkpoint else {}
+        decisions.note_changes(folder.path, model)
         learn(model, config, folder, resumed=True, pending_log=extra.get("pending_log"))
     return folder
 
@@ -130,10 +136,10 @@ def learn(
     """
     checkpoints = Checkpoints(folder, config)
     evaluation = PeriodicEvaluation(folder, config, checkpoints)
-    progress = ProgressReport(folder, config)
+    progress = ProgressReport(folder, config, evaluation)
     # The checkpoint stands before the evaluation: a signal saves at once, resuming evaluates what was due.
     log, extras = EpisodeLog(folder, config), TensorBoardExtras(folder, config)
-    callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, progress]
+    callbacks = [log, extras, FiniteLoss(), checkpoints, evaluation, progress, CurvePoints(folder, config)]
     purge_step = model.num_timesteps + 1 if resumed else None
     logger: Logger | None = None
     try:
@@ -147,7 +153,7 @@ def learn(
             model.learn(
                 max(config.total_timesteps - model.num_timesteps, 0),
                 callback=callbacks,
-                log_interval=ALGORITHMS[config.algo].log_interval,
+                log_interval=None,  # type: ignore[arg-type]  # CurvePoints has its own; SB3 takes None
                 reset_num_timesteps=False,
             )
             evaluation.final()

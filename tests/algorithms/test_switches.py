@@ -90,9 +90,13 @@ def test_real_probe_finds_times_and_leaves_the_policy_alone(
     env: VecEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "SECONDS", 0.0)
+    casts = []
+    unchanging = probe.Network.unchanging
+    monkeypatch.setattr(probe.Network, "unchanging", lambda self: casts.append(1) or unchanging(self))
     model = make(env)
     before = [p.clone() for p in model.policy.parameters()]
     found = probe.probe(model.policy, Work(4, 16, 1), True, (False, True), (False, False))
+    assert len(casts) >= 2 * probe.ROUNDS[0], "acts cast the weights once, as those of a rollout do"
     assert found.ratio > 0
     assert min(found.milliseconds) > 0
     assert all(map(torch.equal, before, model.policy.parameters()))

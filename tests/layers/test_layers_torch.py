@@ -154,6 +154,27 @@ def test_vmap(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d], grad:
 
 
 @pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_an_ensembles_stacked_weights_learn_each_its_own(
+    layer_class: type[CoordConv2d] | type[CoordConvTranspose2d],
+) -> None:
+    layers, images = [layer_class(2, 4, 3) for _ in range(3)], torch.rand(2, 2, 8, 9)
+    stacked, _ = torch.func.stack_module_state(layers)
+
+    def ensemble(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(layers[0], parameters, (images,))
+
+    torch.vmap(ensemble)(stacked).square().sum().backward()
+    for number, layer in enumerate(layers):
+        layer(images).square().sum().backward()
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is not None
+            torch.testing.assert_close(stacked[name].grad[number], parameter.grad)
+    with torch.no_grad():  # nothing of it is kept
+        torch.testing.assert_close(layers[0](images), torch.vmap(ensemble)(stacked)[0])
+        torch.testing.assert_close(layers[0](images), torch.vmap(ensemble)(stacked)[0])
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
 def test_meta_device_tells_shapes(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d]) -> None:
     layer = layer_class(3, 4, 3, stride=2)
     images = torch.rand(2, 3, 9, 11)

@@ -125,6 +125,30 @@ def test_what_cannot_be_had_is_recorded_as_it_came_to_be_and_kept(
     assert [model.precision for model in built] == ["fp32", "fp32"]
 
 
+def test_an_arm_that_has_no_such_switch_is_not_told_what_others_decided(
+    config: RunConfig, probes: list[float], built: list[Any]
+) -> None:
+    probes += [1.5]
+    train(config)
+    train(dataclasses.replace(config, buffer="host", arm="host"))
+    assert [model.precision for model in built] == ["bf16", "fp32"]
+
+
+def test_what_a_resume_cannot_have_any_more_is_recorded(
+    config: RunConfig, probes: list[float], built: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes += [1.5, 0.5]
+    folder = train(config)
+    folder.final_model.unlink()
+    monkeypatch.setattr(on_policy, "why_no_bf16", lambda device: "no such units")
+    with pytest.warns(UserWarning, match="no such units"):
+        resume(folder.path)
+    assert [model.precision for model in built] == ["bf16", "fp32"]
+    found = decisions.of_run(folder.path)["precision"]
+    assert found["choice"] == "fp32"
+    assert found["reason"].endswith("; bf16 until step 64")
+
+
 def test_a_config_without_auto_leaves_no_decisions(config: RunConfig) -> None:
     folder = train(dataclasses.replace(config, precision="fp32", compile=False))
     assert not (folder.path / "decisions.json").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import types
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from rl_coordconv import EXTRACTORS, CoordConv2d, CoordConvNaturePool, Extractor
 from rl_coordconv.algorithms.build import sb3_arguments
 from rl_coordconv.config import EXTRACTOR_OPTIONS, FRAMES, RunConfig
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs import progress
 from rl_coordconv.runs.callbacks import Checkpoints
 from rl_coordconv.runs.evaluation import PeriodicEvaluation, best_of
 from rl_coordconv.runs.folder import Progress, RunFolder
@@ -169,6 +171,35 @@ def test_coordinates_have_a_header_where_a_full_disk_left_an_empty_file(run):
     run.coordinates.touch()
     run.append_coordinates(100, {"cnn.0": 0.5})
     assert {name: curve[1].tolist() for name, curve in run.read_coordinates().items()} == {"cnn.0": [0.5]}
+
+
+def test_coordinates_cut_off_within_the_header_begin_anew(run):
+    run.coordinates.write_text("step,cn")
+    run.keep_coordinates_until(0)
+    for step in (100, 200):
+        run.append_coordinates(step, {"cnn.0": 0.5})
+    assert run.read_coordinates()["cnn.0"][0].tolist() == [100, 200]
+
+
+def test_speed_is_that_of_all_attempts_without_their_evaluations(run, config, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    model = types.SimpleNamespace(num_timesteps=0, ep_info_buffer=[], logger=None)
+    games = types.SimpleNamespace(seconds=0.0)
+
+    def attempt(steps, seconds, evaluation):
+        report = progress.ProgressReport(run, config, games)
+        with report.until_the_end(model):
+            model.num_timesteps += steps
+            now[0] += seconds + evaluation
+            games.seconds = evaluation
+
+    attempt(1_000, 10, 90)
+    assert run.read_progress().steps_per_second == 100
+    attempt(500, 20, 70)
+    assert run.read_progress().steps_per_second == 1_500 / 30
+    attempt(0, 0, 50)
+    assert run.read_progress().steps_per_second == 1_500 / 30
 
 
 def test_progress_reads_back(run):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import json
 import pickle
 import sys
@@ -28,6 +30,7 @@ from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import FRAMES as SPACE
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.evaluation import make_eval_env, play_games
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.foreign import load_zip
 
@@ -116,6 +119,50 @@ def test_options_that_shapes_do_not_tell_are_given_or_said(extractor, options, d
     assert f"{default} (its tensors do not tell)" in error
 
 
+def test_what_no_tensor_tells_of_hidden_layers_and_exploration_is_said(tmp_path, capsys):
+    for name, says in (
+        ("a2c", "assumed for '{}': activation_fn Tanh (SB3's), --coord-scale window (its"),
+        ("dqn", "assumed for '{}': exploration_rate 0, activation_fn ReLU (SB3's) (its"),
+    ):
+        path = tmp_path / f"{name}.zip"
+        algo, extractor, _ = save(name, path)
+        load_zip(path, algo, "pong", extractor, False, "cpu")
+        assert capsys.readouterr().err.startswith(says.format(path))
+
+
+def test_an_agent_that_explores_plays_the_same_games_again_and_leaves_random_states(tmp_path):
+    save("dqn", tmp_path / "agent.zip")
+    model, config = load_zip(tmp_path / "agent.zip", "dqn", "pong", None, True, "cpu")
+    model.exploration_rate = 0.5
+    with contextlib.closing(make_eval_env(dataclasses.replace(config, max_frames=400), 2)) as env:
+        games = []
+        for number in range(2):
+            seen = []
+            np.random.seed(number)
+            model.action_space.seed(number)
+            before = random_states(model)
+            play_games(
+                model, env, 2, 7, callback=lambda now, _, seen=seen: seen.append(now["actions"].copy())
+            )
+            assert random_states(model) == before
+            games.append(np.array(seen))
+    assert len(np.unique(games[0])) > 1
+    assert np.array_equal(*games)
+
+
+def random_states(model):
+    return str(np.random.get_state()), model.action_space.np_random.bit_generator.state
+
+
+def test_a_trusted_zip_that_sees_something_else_is_one_line(script, tmp_path, capsys):
+    space = spaces.Box(0, 255, (1, 84, 84), np.uint8)
+    from_spaces(PPO, space, spaces.Discrete(6), device="cpu").save(tmp_path / "agent.zip")
+    say = ("--algo", "ppo", "--game", "pong", "--trust", "--games", 1, "--device", "cpu")
+    assert script("evaluate", "agent.zip", *say) == 2
+    error = capsys.readouterr().err
+    assert error == "error: the agent sees observations of shape (1, 84, 84), the game has (4, 84, 84)\n"
+
+
 def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, capsys):
     save("ppo", tmp_path / "agent.zip")
     say = ("agent.zip", "--games", 1, "--n-envs", 1, "--device", "cpu")
@@ -143,7 +190,8 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
 
 def test_what_a_run_says_of_itself_is_not_said_again(script, run_of_pong, capsys):
     model = run_of_pong / "final_model.zip"
-    for path, option in ((run_of_pong, ("--game", "pong")), (model, ("--coord-scale", 1))):
+    said = (("--game", "pong"), ("--with-r", "false"), ("--coord-layers", "[]"))
+    for path, option in (*((run_of_pong, words) for words in said), (model, ("--coord-scale", 1))):
         assert script("evaluate", path, *option) == 2
         assert f"config.yaml' says what '{path}' is: leave out {option[0]}" in capsys.readouterr().err
 

@@ -15,7 +15,9 @@ from stable_baselines3.common.envs import FakeImageEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rl_coordconv import UserError, policy_kwargs
+from rl_coordconv.config import RunConfig
 from rl_coordconv.layers import CoordConv2d
+from rl_coordconv.runs import shifts
 from rl_coordconv.runs.agent import find_run, load_run
 from rl_coordconv.runs.positions import bias_picture, positional_biases
 from rl_coordconv.runs.shifts import shift_effects, shift_frames
@@ -109,6 +111,23 @@ def test_effects_are_zero_without_a_shift_and_small_where_position_is_thrown_awa
     # float32 sums of the same numbers in another order.
     assert effects["nature-pool"].value.max() < 1e-3
     assert effects["coordconv-nature-pool"].value.max() > 100 * effects["nature-pool"].value.max()
+
+
+def test_frames_are_taken_evenly_however_many_games_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven games of 100 steps, one of 1,000."""
+    lengths = [100] * 7 + [1000]
+
+    def play(model: Any, env: Any, n_games: int, seed: int, callback: Any) -> None:
+        for step in range(1, 1001):
+            for i in range(8):
+                if step <= lengths[i]:
+                    callback({"i": i, "observations": np.full((8, 1), step)}, {})
+
+    monkeypatch.setattr(shifts, "play_games", play)
+    frames = shifts.collect_frames(make_model("cnn"), RunConfig("Pong").validate(), seed=1)
+    taken = frames[::8, 0]
+    assert 8 <= len(taken) <= 16
+    assert len({*np.diff(taken)}) == 1
 
 
 def test_agents_without_action_probabilities_are_refused() -> None:

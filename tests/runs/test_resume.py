@@ -21,6 +21,7 @@ from stable_baselines3 import PPO
 
 from rl_coordconv.config import parse_config
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.runs import evaluation
 from rl_coordconv.runs.callbacks import EpisodeLog, Interrupted
 from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact, save_checkpoint
@@ -54,8 +55,11 @@ def test_a_run_of_version_0_1_0_goes_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("buffer", ["device", "host"])
-def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer, tmp_path, monkeypatch):
+def test_resumed_weights_and_curves_equal_those_of_an_unbroken_run_to_the_bit(
+    algo, buffer, tmp_path, monkeypatch, curves
+):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(ALGORITHMS, algo, dataclasses.replace(ALGORITHMS[algo], log_interval=3))
     args = f"--backend gymnasium --algo {algo} --buffer {buffer} --checkpoint-freq {STEPS // 2}".split()
     config = parse_config([*OPTIONS, *args, "--keep-checkpoints", "9"])
     unbroken = train(dataclasses.replace(config, name="unbroken").validate())
@@ -69,6 +73,12 @@ def test_resumed_weights_equal_those_of_an_unbroken_run_to_the_bit(algo, buffer,
     assert expected["policy"].keys() == found["policy"].keys()
     for name, weight in expected["policy"].items():
         assert torch.equal(weight, found["policy"][name]), name
+    whole, part = curves(unbroken.path), curves(broken.path)
+    assert whole.keys() == part.keys()
+    begun = int(half.name.split("_")[1])
+    points = {tag: [point for point in line if point[0] > begun] for tag, line in whole.items()}
+    assert len(points["train/value_loss"]) >= 4
+    assert all(points[tag] == line for tag, line in part.items() if not tag.startswith("time/"))
     assert not torch.equal(
         expected["policy"]["action_net.weight"], load_parameters(half, "cpu")["policy"]["action_net.weight"]
     )
