@@ -25,6 +25,9 @@ SMALL = {
     "evaluate": ["--games", "1"],
     "toy": ["--canvas", "16", "--square", "3", "--budget", "1"],
     "tasks locate": shlex.split("--canvas 40 --square 3 --updates 2 --batch-size 4"),
+    "tasks point": shlex.split(
+        "--canvas 40 --square 3 --total-timesteps 8 --n-envs 4 --n-steps 2 --batch-size 4"
+    ),
     "tasks gan": shlex.split("--seeds=[1] --steps 4 --image-size 16 --images 256 --eval-images 64"),
     "tasks detect": shlex.split(
         "--seeds=[1] --per-canvas 2 --train-canvases 4 --test-canvases 2 --epochs 1 --canvas-size 40"
@@ -78,7 +81,7 @@ def test_every_command_runs(script, tmp_path, monkeypatch) -> None:
     pictures = {path.name for path in tmp_path.rglob("*") if path.suffix in (".gif", ".png")}
     assert {"agent.gif", "shifts.png", "figure.png"} <= pictures
     drawn = {path.relative_to(tmp_path / "runs").parts[0] for path in tmp_path.rglob("figure.png")}
-    assert {"toy", "locate", "gan", "detection"} <= drawn
+    assert {"toy", "locate", "point", "gan", "detection"} <= drawn
     assert (tmp_path / "runs" / "smoke" / "report.html").exists()
 
 

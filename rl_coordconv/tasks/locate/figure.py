@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from rl_coordconv.tasks.experiment import array_from_json
 from rl_coordconv.tasks.figures import draw_measurements, measurements_size
 
-PER_ROW = 4
+PER_ROW = 5
 
 
 def locate_figure(results: dict[str, Any]) -> Figure:
@@ -26,8 +26,8 @@ def locate_figure(results: dict[str, Any]) -> Figure:
         for arm, by_seed in runs.items()
     }
     parameters = {arm: numbers["parameters"]["mean"] for arm, numbers in results["summary"].items()}
-    columns = min(PER_ROW, len(maps))
-    rows = -(-len(maps) // columns)
+    rows = -(-len(maps) // PER_ROW)
+    columns = -(-len(maps) // rows)
     heights = [2.7 * rows + 0.4, measurements_size(results["measurements"])[1] + 0.4]
     figure = Figure(figsize=(11, sum(heights)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
