@@ -73,7 +73,7 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         ).to_empty(device=conv.weight.device)
         layer._reset_coordinates(reset)
         layer.load_state_dict({**conv.state_dict(), "coord_weight": layer.coord_weight})
-        if is_channels_last(conv.weight):
+        if is_channels_last(conv.weight) and not conv.weight.is_contiguous():
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for name, parameter in conv.named_parameters():
             layer.get_parameter(name).requires_grad_(parameter.requires_grad)
