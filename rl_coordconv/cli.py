@@ -159,7 +159,7 @@ def gather_list(args: Sequence[str], option: str) -> list[str]:
     start = args.index(option) + 1
     values = list(itertools.takewhile(lambda arg: not arg.startswith("--"), args[start:]))
     if not values:
-        raise UserError(f"{option[2:]} has no value: give one or more, or [] for none")
+        raise UserError(f"{option[2:]} has no value: give one or more")
     if len(values) == 1 and (values[0].startswith("[") or values[0] == "null"):
         return args
     # A label may hold a comma or a colon, which would be more than one word to YAML.

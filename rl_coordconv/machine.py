@@ -40,7 +40,7 @@ def describe(device: str = "auto") -> dict[str, str]:
         "cores": str(available_cores()),
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name(device if device.startswith("cuda") else None)
     return found
 

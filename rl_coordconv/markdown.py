@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+BAR = r"\|"
+
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "|---") -> str:
     """
@@ -13,5 +15,5 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], rule: 
     :param rows: Their cells
     :param rule: What stands below each name
     """
-    head, *body = [f"| {' | '.join(row)} |" for row in (columns, *rows)]
+    head, *body = [f"| {' | '.join(cell.replace('|', BAR) for cell in row)} |" for row in (columns, *rows)]
     return "\n".join([head, rule * len(columns) + "|", *body])

@@ -68,6 +68,8 @@ class BenchmarkConfig:
         :raises UserError: A value is not allowed
         """
         choose("benchmark", self.what, [*BENCHMARKS, "all", "page"])
+        if not self.algo:
+            raise UserError("algo is empty: give one or more")
         for algo in self.algo:
             choose("algo", algo, ALGOS)
         check_device(self.device)

@@ -54,8 +54,8 @@ class ReportConfig:
 def main(args: Sequence[str]) -> None:
     """Write the report and say where it is."""
     config = parse_dataclass(ReportConfig, args, prog="report.py")
-    changed = config.merge or config.games or config.arms or config.labels
-    if changed and config.output is None:
+    parts = [value for value in (config.games, config.arms) if value is not None]
+    if (config.merge or config.labels or parts) and config.output is None:
         raise UserError("a report on a part, or on several, needs a folder of its own: give --output")
     if config.output is not None and (config.output / COMPARISON_YAML).exists():
         raise UserError(f"'{config.output}' holds a comparison of its own: give --output another folder")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Comparison:
     :param score: What a run's score is: ``eval``, its final evaluation, or ``train``, its last training games
     :param options: What each arm was trained with, by arm; without those trained elsewhere
     :param results: Folder with the scores of runs that may be gone, see :mod:`.results`
+    :param differing: Options in which comparisons that were merged differ, besides the extractor's
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class Comparison:
     score: str = "eval"
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: Path | None = None
+    differing: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -64,8 +67,17 @@ class Comparison:
     def joined(self, other: Comparison) -> Comparison:
         """Return it with another's games, arms and seeds; an arm that both have stays what it is here."""
 
-        def both(mine: tuple, theirs: tuple) -> tuple:
+        def both(mine: Sequence, theirs: Sequence) -> tuple:
             return tuple(dict.fromkeys((*mine, *theirs)))
+
+        foreign = {**other.foreign, **self.foreign}
+        for arm in {*other.foreign} & {*self.foreign}:
+            theirs, mine = other.foreign[arm], self.foreign[arm]
+            # A run's number is its place here: one that is recorded keeps it, also when its folder is gone.
+            foreign[arm] = {
+                game: list(both(theirs.get(game, []), mine.get(game, [])))
+                for game in both([*theirs], [*mine])
+            }
 
         return dataclasses.replace(
             self,
@@ -73,7 +85,7 @@ class Comparison:
             arms=both(self.arms, other.arms),
             seeds=both(self.seeds, other.seeds),
             options={**other.options, **self.options},
-            foreign={**other.foreign, **self.foreign},
+            foreign=foreign,
         )
 
     def make_folder(self) -> None:
@@ -90,7 +102,8 @@ class Comparison:
     def save(self) -> None:
         """Write ``comparison.yaml`` into the folder, made if it is not there."""
         self.make_folder()
-        write_text(self.file, self.to_yaml())
+        kept = {} if self.results is None else {"results": str(self.results)}
+        write_text(self.file, self.to_yaml() + (yaml.safe_dump(kept) if kept else ""))
 
     def to_yaml(self) -> str:
         """Return what :meth:`load` reads back."""
@@ -122,6 +135,8 @@ class Comparison:
             return cls._of_runs(folder)
         results = folder if (folder / SCORES_CSV).is_file() and not _runs_in(folder) else None
         values = read_yaml(file)
+        if results is None and Path(str(values.get("results"))).is_dir():  # what --results said
+            results = Path(values["results"])
         try:
             foreign = {
                 arm: {game: [Path(path) for path in paths] for game, paths in games.items()}

@@ -57,7 +57,9 @@ class Versus:
     :param improvement: Probability that a run of the arm beats one of the baseline
     :param rank_p_value: Of the exact Mann-Whitney test
     :param seeds: Runs of each, in words
-    :param spread: Standard deviation of a run's score, of both arms together
+    :param spread: Standard deviation of a run's score, of both arms together; if paired, of a seed's
+        difference
+    :param paired: Whether the difference is taken seed by seed
     :param fewest: Runs of the arm that has fewer
     :param verdict: See :mod:`.verdicts`
     """
@@ -67,6 +69,7 @@ class Versus:
     rank_p_value: float
     seeds: str
     spread: float
+    paired: bool
     fewest: int
     verdict: Verdict = UNDECIDED
 
@@ -194,15 +197,18 @@ def compare_on_game(ours: ArmOnGame, baseline: ArmOnGame, paired: bool) -> Versu
     :param baseline: The baseline
     :param paired: Whether pairing pays for this arm: then seed by seed where both have the same seeds
     """
-    paired = paired and set(ours.scores) == set(baseline.scores)
     mine, theirs = ours.values, baseline.values
+    # Differences that are all alike have no spread to test by.
+    paired = paired and set(ours.scores) == set(baseline.scores) and np.ptp(mine - theirs) > 0
     n = f"{len(mine)}" if len(mine) == len(theirs) else f"{len(mine)} and {len(theirs)}"
-    variances = [scores.var(ddof=1) if len(scores) > 1 else 0.0 for scores in (mine, theirs)]
+    spreads = (mine - theirs,) if paired else (mine, theirs)
+    variances = [scores.var(ddof=1) if len(scores) > 1 else 0.0 for scores in spreads]
     return Versus(
         statistics.difference(mine, theirs, paired),
         statistics.improvement_on_game(mine, theirs),
         statistics.mann_whitney(mine, theirs),
         f"{n} {'paired ' if paired else ''}seeds",
         float(np.sqrt(np.mean(variances))),
+        paired,
         min(len(mine), len(theirs)),
     )

@@ -44,6 +44,11 @@ def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequenc
         notes.append(f"No human reference score, so not in the human-normalised figures: {commas(unknown)}.")
     if len(comparison.seeds) < 3:
         notes.append("Fewer than three seeds: a range of the runs is shown, no interval of a game.")
+    if comparison.differing:
+        names = commas([*dict.fromkeys(comparison.differing)])
+        notes.append(
+            f"The merged comparisons differ in {names}: arms of one and of another differ in that too."
+        )
     return notes + _machines(runs) + ([] if comparison.options else _options(runs))
 
 
@@ -66,7 +71,7 @@ def _machines(runs: Sequence[RunData]) -> list[str]:
 def _options(runs: Sequence[RunData]) -> list[str]:
     """Say in what else than the extractor runs differ that no comparison has put together."""
     own = [
-        (run, _flat(read_yaml(RunFolder(run.folder).config_file)))
+        (run, flat_options(read_yaml(RunFolder(run.folder).config_file)))
         for run in runs
         if run.folder and not run.foreign
     ]
@@ -80,11 +85,11 @@ def _options(runs: Sequence[RunData]) -> list[str]:
     ]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_options(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return options as text, those of a section by ``section.name``."""
     found: dict[str, str] = {}
     for name, value in values.items():
-        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
+        found |= flat_options(value, f"{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
     return found
 
 

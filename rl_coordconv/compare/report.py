@@ -99,7 +99,8 @@ def write_report(comparison: Comparison, data: Collected | None = None, style: S
         data = collect(comparison) if data is None else data
         own = bool(data.keys) and comparison.results is None and not data.broken
         mark = fingerprint(data.keys, [comparison, style, __version__]) if own else ""
-        written = [folder / PAGE_NAME, (folder / PAGE_NAME).with_suffix(".md"), folder / "figures"]
+        names = (PAGE_NAME, "report.md", "figures", "summary", *(["tables.tex"] if style.latex else []))
+        written = [folder / name for name in names]
         if own and Cache(folder).report == mark and all(path.exists() for path in written):
             return folder / PAGE_NAME
         try:

@@ -9,7 +9,9 @@ import numpy as np
 
 from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
+from rl_coordconv.compare.notes import flat_options
 from rl_coordconv.compare.rundata import RunData, is_path, parts_of, run_name
+from rl_coordconv.config import EXTRACTOR_OPTIONS
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.options import repeated
@@ -42,6 +44,7 @@ def merged(parts: Sequence[Part]) -> Part:
                 while name in whole.arms:
                     name += "'"
                 clash[arm] = name
+        whole = dataclasses.replace(whole, differing=(*whole.differing, *_differing(whole, comparison)))
         comparison, more = relabelled((comparison, more), clash)
         here = {(run.comparison, run.game, run.arm, run.seed % apart) for run in data.runs}
         for run in more.runs:
@@ -61,6 +64,19 @@ def merged(parts: Sequence[Part]) -> Part:
         seeds = tuple(seed + shift for seed in comparison.seeds)
         whole = whole.joined(dataclasses.replace(comparison, seeds=seeds))
     return whole, data
+
+
+def _differing(one: Comparison, other: Comparison) -> list[str]:
+    """Return the options, besides the extractor's, of which two comparisons have no common value."""
+    flat = [[flat_options(options) for options in part.options.values()] for part in (one, other)]
+    names = dict.fromkeys(name for part in flat for options in part for name in options)
+    skipped = {"extractor", *EXTRACTOR_OPTIONS}
+    values = {
+        name: [{str(options[name]) for options in part if name in options} for part in flat]
+        for name in names
+        if name.partition(".")[0] not in skipped
+    }
+    return [name for name, (mine, theirs) in values.items() if mine and theirs and mine.isdisjoint(theirs)]
 
 
 def _is_copy(run: RunData, other: RunData | None) -> bool:
@@ -128,6 +144,9 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
     :raises UserError: One is not there, or is given twice
     """
     comparison, data = part
+    for option, given in (("games", games), ("arms", arms)):
+        if given is not None and not given:
+            raise UserError(f"{option} is empty: give one or more")
     if games is not None:
         names = _once("game", [choose("game", canonical_game(game), comparison.games) for game in games])
         comparison = dataclasses.replace(comparison, games=names)

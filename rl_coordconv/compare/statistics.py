@@ -8,13 +8,16 @@ instead of 95 %); those of differences and chances hold (94 to 100 %).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+MOST_SPLITS = 20_000
 # From this many runs on, an interval says more than the runs themselves.
 INTERVAL_RUNS = 3
 # Of each arm, for a verdict on a game: three against three cannot pass the exact Mann-Whitney test.
@@ -111,9 +114,17 @@ def pairing_pays(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
 
 
 def mann_whitney(scores: np.ndarray, baseline: np.ndarray) -> float:
-    """Return the p-value of the exact Mann-Whitney test (asymptotic where scores tie), two-sided."""
+    """
+    Return the p-value of the exact Mann-Whitney test, two-sided.
+
+    Where scores tie it enumerates all ways to share them out, or is asymptotic if these are more than 20,000
+    (9 runs of each arm).
+    """
     both = np.concatenate([scores, baseline])
-    method = "exact" if len(np.unique(both)) == len(both) else "asymptotic"  # "auto": so from 9 runs on
+    method: Any = "exact"  # which with ties would be wrong, and with "auto" is left from 9 runs on
+    if len(np.unique(both)) < len(both):
+        few = min(len(scores), len(baseline)) > 1 and math.comb(len(both), len(scores)) <= MOST_SPLITS
+        method = stats.PermutationMethod(n_resamples=MOST_SPLITS) if few else "asymptotic"
     return float(stats.mannwhitneyu(scores, baseline, method=method).pvalue)
 
 

@@ -75,22 +75,27 @@ def _reason(versus: Versus, interim: bool, questions: int) -> str:
     if versus.fewest < statistics.RANK_RUNS:
         return f"{reason}; a verdict takes {statistics.RANK_RUNS} runs of each arm"
     if versus.verdict.outcome == "undecided" and not interim:
-        return f"{reason}; {_more_seeds(versus, questions)}"
+        return reason + _more_seeds(versus, questions)
     return reason
 
 
 def _more_seeds(versus: Versus, questions: int) -> str:
-    """Say how many seeds would show the difference among all questions, as large as it looks or may be."""
+    """Say how many more seeds would show the difference among all questions, as it looks or may be."""
     found = versus.difference
     assert found.low is not None
     assert found.high is not None
     most = max(abs(found.low), abs(found.high)) / versus.spread
     level = 1 - (1 - statistics.LEVEL) / questions
-    least = power.seeds_needed(most, level)
-    looks = power.seeds_needed(found.value / versus.spread, level) if found.value else None
+    least = power.seeds_needed(most, level, versus.paired)
+    looks = power.seeds_needed(found.value / versus.spread, level, versus.paired) if found.value else None
+    if looks is not None and looks <= versus.fewest:  # the exact test was undecided, which this is not about
+        return ""
     low = "over 1,000" if least is None else f"{least}"
     high = "over 1,000" if looks is None else f"{looks}"
-    return f"to see it takes {low} seeds per arm if the difference is at its far end, {high} if it is as seen"
+    ends = f"{low} seeds per arm if the difference is at its far end, {high} if it is as seen"
+    if least is not None and least <= versus.fewest:
+        ends = f"{high} seeds per arm if the difference is as seen"
+    return f"; to see it takes {ends}"
 
 
 def number(estimate: Estimate, digits: int, signed: bool = False) -> str:

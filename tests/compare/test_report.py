@@ -60,7 +60,7 @@ def test_report_of_a_finished_comparison(script, written, capsys):
 
 def test_what_was_removed_from_a_report_is_written_again(script, written):
     folder = written(clearly_better_on_breakout, games="[Pong]", seeds="[1, 2]").folder
-    for part in ("report.html", "report.md", "figures"):
+    for part in ("report.html", "report.md", "figures", "summary"):
         assert script("report", folder) == 0
         target = folder / part
         shutil.rmtree(target) if target.is_dir() else target.unlink()

@@ -131,6 +131,34 @@ def test_arms_trained_elsewhere_are_recorded_too(script, matrix_file, written, t
     assert [run.arm for run in found.runs].count("old") == 4
 
 
+def test_a_run_trained_elsewhere_keeps_its_number_where_another_is_gone(matrix_file, written, tmp_path):
+    theirs = written(lambda config: 10.0 * config.seed, text="name: theirs", seeds="[1, 2, 3, 4, 5]").folder
+    arms = f"arms: {{cnn: {{extractor: cnn}}, old: {{folders: {{Pong: {theirs}/Pong/coordconv/seed*}}}}}}"
+
+    def record() -> list[float | None]:
+        kept = Results(tmp_path / "kept", load_comparison(matrix_file(arms, games="[Pong]")))
+        kept.add([run for run in collect(kept.comparison).runs if run.foreign])
+        return sorted(run.eval_score for run in read_csv(kept.folder))
+
+    before = record()
+    assert len({*before}) == 5
+    shutil.rmtree(theirs / "Pong" / "coordconv" / "seed3")
+    assert record() == before
+
+
+def test_a_report_at_any_time_knows_where_scores_are_recorded(written, tmp_path):
+    comparison = written(rising)
+    kept = Results(tmp_path / "kept", comparison)
+    jobs = make_jobs(comparison, ["true"], 0)
+    kept.record(jobs, {job.name: JobResult("finished") for job in jobs})
+    kept.comparison.save()
+    shutil.rmtree(comparison.folder / "Pong")  # trained on another machine
+    found = collect(Comparison.load(comparison.folder))
+    assert not found.missing
+    assert len(found.runs) == len(jobs)
+    assert "results" not in (kept.folder / "comparison.yaml").read_text()
+
+
 def test_a_run_that_cannot_be_read_stops_no_other(written, tmp_path):
     comparison = written(rising)
     jobs = make_jobs(comparison, ["true"], 0)

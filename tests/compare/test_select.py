@@ -51,6 +51,19 @@ def test_arms_of_one_name_with_other_options_stay_apart(written):
     assert {run.arm for run in data.runs} == set(whole.arms)
 
 
+def test_a_merge_names_what_else_its_comparisons_differ_in(written):
+    parts = []
+    for name, epsilon in (("one", 1e-5), ("two", 1e-8)):
+        arms = f"{{cnn: {{extractor: cnn}}, {name}: {{extractor: coordconv, width: null}}}}"
+        common = f"common: {{ppo: {{adam_eps: {epsilon}}}}}"
+        comparison = written(lambda config: 1.0, text=f"name: {name}\narms: {arms}\n{common}", games="[Pong]")
+        parts.append((comparison, collect(comparison)))
+    both = analyse(*merged(parts))
+    assert any("The merged comparisons differ in ppo.adam_eps: " in note for note in both.notes)
+    alike = analyse(*merged([parts[0]]))
+    assert not any("merged" in note for note in alike.notes)
+
+
 def test_every_clash_gets_a_name_of_its_own_and_arms_without_options_are_never_one():
     run = RunData("x", "Pong", "cnn", 1, Progress("finished", 10), 10, np.empty(0), np.empty(0))
     parts = []
@@ -117,6 +130,9 @@ def test_seeds_of_any_size_stay_apart():
     [
         (["--labels", "cnn=../../x", "--output", "x"], "label '../../x' must not hold /"),
         (["--games", "Pong"], "give --output"),
+        (["--games", "[]"], "give --output"),
+        (["--games", "[]", "--output", "x"], "games is empty: give one or more"),
+        (["--arms", "[]", "--output", "x"], "arms is empty: give one or more"),
         (["--games", "Qbert", "--output", "x"], "unknown game 'Qbert'"),
         (["--arms", "cmn", "--output", "x"], "did you mean 'cnn'"),
         (["--labels", "cnn", "--output", "x"], "must be arm=label"),

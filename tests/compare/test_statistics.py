@@ -189,6 +189,9 @@ def test_seeds_have_the_promised_power():
     shown = stats.ttest_ind(ours, theirs).pvalue < 0.05
     assert shown.mean() == pytest.approx(0.8, abs=0.04)
     assert seeds_needed(0.001) is None
+    n = seeds_needed(1.2, paired=True)
+    shown = stats.ttest_1samp(rng.normal(1.2, 1.0, size=(n, 4000)), 0.0).pvalue < 0.05
+    assert shown.mean() == pytest.approx(0.8, abs=0.06)
 
 
 def test_the_simulation_prints_its_tables(script, capsys):
@@ -197,6 +200,14 @@ def test_the_simulation_prints_its_tables(script, capsys):
     assert out.count("| Rainbow, bimodal | 3 |") == 2
     assert "| 4.0 SD | 3 |" in out
     assert script("coverage", "--trials", 0) == 2
+
+
+def test_mann_whitney_counts_all_ways_to_share_out_scores_that_tie():
+    scores, baseline = np.array([4, 5, 3.5, 7]), np.array([7, 9, 8.5, 10])
+    ranks = stats.rankdata(np.concatenate([scores, baseline]))
+    sums = [ranks[list(chosen)].sum() for chosen in itertools.combinations(range(8), 4)]
+    extreme = np.mean(np.abs(np.array(sums) - 18) >= abs(ranks[:4].sum() - 18))
+    assert mann_whitney(scores, baseline) == pytest.approx(extreme) == pytest.approx(4 / 70)
 
 
 def test_mann_whitney_is_exact_at_any_number_of_runs_without_ties():

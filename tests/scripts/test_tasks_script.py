@@ -72,7 +72,7 @@ def test_detection_leaves_results_figure_and_tensorboard(
             ["gam"],
             "unknown task 'gam': use one of toy, gan, locate, point, detect, redraw (did you mean 'gan'?)",
         ),
-        (["gan", "--seeds"], "seeds has no value: give one or more, or [] for none"),
+        (["gan", "--seeds"], "seeds has no value: give one or more"),
         (["gan", "--steps", "0"], "steps is 0: it must be more than 0"),
         (["gan", "--image-size", "40"], "image_size is 40: it must be one of 16, 32, 64, 128"),
         (["gan", "--batch-size", "1"], "batch_size is 1"),

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rl_coordconv.envs.contract import SCREEN_SIZE
-from rl_coordconv.errors import choose
+from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import EXTRACTORS, check_extractor, policy_kwargs
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.figures import save
@@ -78,6 +78,8 @@ class SquareExperiment(Experiment):
         """Refuse options that cannot be run, before anything is written."""
         choose("split", self.split, SPLITS)
         super().check()
+        if not self.extractors:
+            raise UserError("extractors is empty: give one or more")
         for arm in self.arms:
             choose("extractor", arm, dict.fromkeys((*EXTRACTORS, *ARMS)))
             name, options = ARMS.get(arm, (arm, {}))
