@@ -86,12 +86,13 @@ def note_changes(folder: Path, model: OnPolicyAlgorithm) -> None:
     """
     kept = of_run(folder)
     now = {name: dataclasses.asdict(found) for name, found in getattr(model, "decisions", {}).items()}
-    for name, found in now.items():
-        if name in kept and found["choice"] != (before := kept[name]["choice"]):
-            found["reason"] = f"{found['reason']}; {before} until step {model.num_timesteps:,}"
-            kept = {**kept, name: found}
-    if kept != of_run(folder):
-        write_json(folder / FILE, kept)
+    changed = {
+        name: {**found, "reason": f"{found['reason']}; {before} until step {model.num_timesteps:,}"}
+        for name, found in now.items()
+        if name in kept and found["choice"] != (before := kept[name]["choice"])
+    }
+    if changed:
+        write_json(folder / FILE, {**kept, **changed})
 
 
 def settled(config: RunConfig, decisions: Decisions) -> RunConfig:

@@ -72,6 +72,11 @@ def explained(model: OnPolicyAlgorithm, config: RunConfig, folder: RunFolder) ->
         ) from error
 
 
+def is_not_finite(error: BaseException) -> bool:
+    """Return whether an error is :class:`FiniteLoss`'s, or torch's distributions refuse a policy of NaN."""
+    return isinstance(error, FloatingPointError) or "satisfy the constraint" in str(error)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and those that it came out of."""
     while error is not None:
@@ -86,8 +91,7 @@ def _cause(error: BaseException, model: OnPolicyAlgorithm, config: RunConfig) ->
         return "memory", f"out of memory: lower n_envs or {config.algo}.{batch} in config.yaml"
     if isinstance(error, OSError) and error.errno in STORAGE:
         return "storage", f"cannot write '{error.filename or config.folder}': {STORAGE[error.errno]}"
-    # torch's distributions refuse the NaN logits of a policy that has become NaN within an update.
-    if isinstance(error, FloatingPointError) or "satisfy the constraint" in str(error):
+    if is_not_finite(error):
         detail = str(error).splitlines()[0] if isinstance(error, FloatingPointError) else "the policy is NaN"
         return "loss", (
             f"update {model._n_updates:,} at step {model.num_timesteps:,} failed: {detail}. "

@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from torch import Tensor
 
 from rl_coordconv.errors import UserError
-from rl_coordconv.runs.faults import FiniteLoss
+from rl_coordconv.runs.faults import FiniteLoss, is_not_finite
 from rl_coordconv.tasks.experiment import Outcome, Run
 from rl_coordconv.tasks.locate.experiment import SquareExperiment, arm_kwargs, image_space
 from rl_coordconv.tasks.toy.not_so_clevr import NotSoClevr
@@ -50,12 +50,13 @@ class PointEnv(gym.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(len(self.centres)))
         self.centre = self.centres[chosen : chosen + 1]
-        return paint(self.data, self.centre)[0], {}
+        self.image = paint(self.data, self.centre)[0]
+        return self.image, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         pointed = self.data.to_pixels(torch.as_tensor(action))
         distance = float((pointed - self.centre).norm())
-        return paint(self.data, self.centre)[0], 1 - 2 * distance / self.data.canvas, True, False, {}
+        return self.image, 1 - 2 * distance / self.data.canvas, True, False, {}
 
 
 @dataclass(kw_only=True)
@@ -125,8 +126,7 @@ class PointConfig(SquareExperiment):
         try:
             model.learn(self.total_timesteps, [FiniteLoss(), Progress(run, self.total_timesteps)])
         except (FloatingPointError, ValueError) as error:
-            # torch's distributions refuse a policy that has become NaN within an update.
-            if isinstance(error, ValueError) and "satisfy the constraint" not in str(error):
+            if not is_not_finite(error):
                 raise
             raise UserError(
                 f"{run.arm}/seed{run.seed} diverged at step {model.num_timesteps}; lower the learning rate"
