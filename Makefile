@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/python scripts/compare.py --config configs/compare/demo.yaml
-	$(BIN)/python scripts/evaluate.py runs/demo/RoadRunner/coordconv/seed1 --games 8 --gif runs/demo/coordconv.gif
+	$(BIN)/python scripts/evaluate.py runs/demo/KungFuMaster/coordconv/seed1 --games 8 --gif runs/demo/coordconv.gif
 
 test: install
 	$(BIN)/ruff format --check .

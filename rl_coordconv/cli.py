@@ -94,7 +94,8 @@ class OneLineParser(ArgumentParser):
         args = [underscored(arg) for arg in args]
         for entry in dataclasses.fields(config_class):
             if str(entry.type).startswith(("list[", "tuple[")):
-                args = gather_list(args, f"--{entry.name}")
+                numbers = re.search(r"\b(int|float)\b", str(entry.type))
+                args = gather_list(args, f"--{entry.name}", text=not numbers)
         followers = [*args, "--"][1:]
         args = [
             f"{arg}=true" if arg in flags and follower.lower() not in ("true", "false", "null") else arg
@@ -145,23 +146,36 @@ def parse_dataclass(config_class: type[T], args: Sequence[str], prog: str) -> T:
     return config
 
 
-def gather_list(args: Sequence[str], option: str) -> list[str]:
+def gather_list(args: Sequence[str], option: str, text: bool = False) -> list[str]:
     """
     Return arguments with ``--seeds 1 2 3`` as ``--seeds=[1,2,3]``, the form that jsonargparse reads.
 
     :param args: Command-line arguments
-    :param option: The option that takes a list
+    :param option: The option that takes a list; where it is given several times, all words are one list
+    :param text: Whether the words are text, whatever YAML would make of a comma or a colon in them
     :raises UserError: It is given without a value
     """
-    args = list(args)
-    if option not in args:
-        return args
-    start = args.index(option) + 1
-    values = list(itertools.takewhile(lambda arg: not arg.startswith("--"), args[start:]))
-    if not values:
-        raise UserError(f"{option[2:]} has no value: give one or more")
-    if len(values) == 1 and (values[0].startswith("[") or values[0] == "null"):
-        return args
-    # A label may hold a comma or a colon, which would be more than one word to YAML.
-    words = [json.dumps(value, ensure_ascii=False) if "=" in value else value for value in values]
-    return [*args[: start - 1], f"{option}=[{','.join(words)}]", *args[start + len(values) :]]
+    words: list[str] = []
+    others: list[str] = []
+    rest, place = [*args], -1
+    while rest:
+        name, equals, value = (arg := rest.pop(0)).partition("=")
+        if name != option:
+            others.append(arg)
+            continue
+        here = [value] if equals else list(itertools.takewhile(_is_word, rest))
+        if not here:
+            raise UserError(f"{option[2:]} has no value: give one or more")
+        if not equals:
+            del rest[: len(here)]
+        place = len(others) if place < 0 else place
+        words += here
+    if words:
+        listed = [json.dumps(word, ensure_ascii=False) for word in words] if text else words
+        is_value = len(words) == 1 and (words[0].startswith("[") or words[0] == "null")
+        others.insert(place, f"{option}={words[0] if is_value else '[' + ','.join(listed) + ']'}")
+    return others
+
+
+def _is_word(arg: str) -> bool:
+    return arg != "-h" and not arg.startswith("--")

@@ -21,7 +21,7 @@ from rl_coordconv.envs import BACKENDS, HALVING, MAX_FRAMES, canonical_game
 from rl_coordconv.envs.contract import N_STACK, SCREEN_SIZE
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.extractors import EXTRACTORS, Pool, check_extractor
-from rl_coordconv.hyperparameters import ALGORITHMS, PPOConfig
+from rl_coordconv.hyperparameters import ALGORITHMS, A2CConfig, PPOConfig
 from rl_coordconv.layers import CoordInit, CoordScale
 from rl_coordconv.machine import check_device
 from rl_coordconv.options import check_folder_name, check_values, fill, fits, read_yaml
@@ -165,10 +165,12 @@ class RunConfig:
         values = section() if self.hyperparameters is None else self.hyperparameters
         if not isinstance(values, section):
             raise UserError(f"hyperparameters of {self.algo} are a {section.__name__}, got {values}")
-        check_values(values, f"{self.algo}.")
+        _check_section(values, self.algo)
         if isinstance(values, PPOConfig) and values.batch_size < 2:  # whose advantages have no deviation
             raise UserError(f"{self.algo}.batch_size is {values.batch_size}: it must be 2 or more")
-        rollout = self.n_envs * getattr(values, "n_steps", 1)
+        if not hasattr(values, "n_steps"):
+            return values
+        rollout = self.n_envs * values.n_steps
         if rollout % getattr(values, "batch_size", 1):
             raise UserError(
                 f"{self.algo}.batch_size {values.batch_size} does not divide a rollout of n_envs "
@@ -315,6 +317,11 @@ def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:
 def _with_section(config: RunConfig, sections: Mapping[str, Any]) -> RunConfig:
     """Return the config with the section of its algorithm, after a look at all of them."""
     for name, section in sections.items():
-        check_values(section, f"{name}.")
+        _check_section(section, name)
     algo = choose("algo", config.algo, ALGORITHMS)
     return dataclasses.replace(config, hyperparameters=sections[algo]).validate()
+
+
+def _check_section(section: Any, algo: str) -> None:
+    """Check the hyperparameters of an algorithm; what those of one from elsewhere may be, it has to say."""
+    check_values(section, f"{algo}.", isinstance(section, (PPOConfig, A2CConfig)))

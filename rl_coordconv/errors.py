@@ -23,6 +23,16 @@ class UserError(ValueError):
     """Something the user can put right: the message says what is wrong, where, and what is allowed."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of what an error says, its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
 def nearest(name: object, allowed: Iterable[str]) -> str:
     """
     Return `` (did you mean 'x'?)`` for the allowed name closest to ``name``, or an empty string.

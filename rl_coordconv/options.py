@@ -104,19 +104,20 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
     raise UserError(f"{name} is {value}: it must be {readable}{nearest(value, choices)}")
 
 
-def check_values(section: Any, prefix: str = "") -> None:
+def check_values(section: Any, prefix: str = "", bounded: bool = True) -> None:
     """
     Refuse what no run could use: ``null`` for a value, numbers that are negative, zero or not finite.
 
     :param section: A dataclass
     :param prefix: Put before the names in messages
+    :param bounded: Whether its fields are this package's, of which is known that they are no less than 0
     :raises UserError: A field has such a value
     """
     for entry in dataclasses.fields(section):
         value, name = getattr(section, entry.name), prefix + entry.name
         if value is None and "None" not in str(entry.type) and "Any" not in str(entry.type):
             raise UserError(f"{name} is null: leave it out, or give a value")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not bounded or isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         lowest = "0 or more" if entry.name in MAY_BE_ZERO else "more than 0"
         if not 0 <= value < float("inf") or (value == 0 and entry.name not in MAY_BE_ZERO):

@@ -1,7 +1,7 @@
 """
 Play full games with a trained agent, print its raw scores, and film it.
 
-python scripts/evaluate.py runs/demo/RoadRunner/coordconv/seed1 --games 20 --gif agent.gif
+python scripts/evaluate.py runs/demo/KungFuMaster/coordconv/seed1 --games 20 --gif agent.gif
 python scripts/evaluate.py my_sb3_agent.zip --algo ppo --game Breakout --extractor cnn
 """
 

@@ -63,7 +63,7 @@ def main(args: Sequence[str]) -> None:
     comparison, data = selected((comparison, data), config.games, config.arms)
     comparison, data = relabelled((comparison, data), parsed_labels(config.labels, comparison.arms))
     if config.output is not None:
-        comparison = dataclasses.replace(comparison, folder=config.output, results=None)
+        comparison = dataclasses.replace(comparison, folder=config.output)
     page = write_report(comparison, data, Style(config.figures, config.latex))
     print(f"{verdict_text(page)}\nreport   {page}")
     if (comparison.folder / "summary").is_dir():

@@ -31,7 +31,8 @@ def main(args: Sequence[str]) -> None:
         else:
             folder = train(parse_config(args), shlex.join(["python", "scripts/train.py", *args]))
     except Interrupted as stop:
-        print(f"stopped and saved: continue with python scripts/train.py --resume {stop}", file=sys.stderr)
+        command = shlex.join(["python", "scripts/train.py", "--resume", str(stop)])
+        print(f"stopped and saved: continue with {command}", file=sys.stderr)
         raise SystemExit(130) from None
     print(f"finished: {folder.path}")
     for record in folder.read_evaluations()[-1:]:

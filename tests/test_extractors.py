@@ -367,3 +367,21 @@ def test_dqn_target_network_follows_its_polyak_updates():
         with torch.no_grad():
             # A copy has no cache.
             assert torch.equal(model.q_net_target(images), copy.deepcopy(model.q_net_target)(images))
+
+
+def test_an_extractor_that_hands_on_its_arguments_takes_its_parent_s(monkeypatch):
+    class Scaled(CoordConvNatureCNN):
+        def __init__(self, observation_space, gain: float = 1.0, **kwargs):
+            super().__init__(observation_space, **kwargs)
+            self.gain = gain
+
+    monkeypatch.setitem(EXTRACTORS, "scaled", Extractor(Scaled))
+    kwargs = policy_kwargs("scaled", features_dim=64, gain=2.0)["features_extractor_kwargs"]
+    assert kwargs == {"features_dim": 64, "gain": 2.0}
+    assert {"gain", "features_dim", "coord_scale"} <= {*EXTRACTORS["scaled"].options}
+    config = config_from_dict(
+        {"game": "Pong", "extractor": "scaled", "extractor_kwargs": {"gain": 3.0}}, "here"
+    )
+    assert config.extractor_options["gain"] == 3.0
+    with pytest.raises(UserError, match="has no option 'kwargs': it takes gain, features_dim"):
+        policy_kwargs("scaled", kwargs={})

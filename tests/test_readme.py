@@ -137,7 +137,7 @@ def test_demo_trains_both_arms_reports_and_films_one(script, capsys, tmp_path) -
     experiment = tmp_path / "runs" / "demo"
     assert {"report.html", "coordconv.gif"} <= {path.name for path in experiment.iterdir()}
     for arm in ("cnn", "coordconv"):
-        assert (experiment / "RoadRunner" / arm / "seed1" / "final_model.zip").exists()
+        assert (experiment / "KungFuMaster" / arm / "seed1" / "final_model.zip").exists()
     printed = capsys.readouterr().out
-    assert "RoadRunner: coordconv is not distinguishable from cnn" in printed
+    assert "KungFuMaster: coordconv is not distinguishable from cnn" in printed
     assert "tensorboard --logdir runs/demo" in printed

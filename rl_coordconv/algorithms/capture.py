@@ -14,6 +14,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import Tensor
 
 from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
+from rl_coordconv.errors import first_line
 
 WARM_UPS = 3
 """Calls before the recording, in which libraries choose their kernels; PyTorch's documentation has 3."""
@@ -80,7 +81,7 @@ class Captured:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            self.leave_out(str(error).splitlines()[0])
+            self.leave_out(first_line(error))
 
     def leave_out(self, reason: str) -> None:
         """Call the function as it is from now on, and say once why."""

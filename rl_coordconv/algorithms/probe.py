@@ -13,7 +13,7 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rl_coordconv.algorithms.network import Network
-from rl_coordconv.errors import UserError
+from rl_coordconv.errors import UserError, first_line
 
 WORTH_IT = 1.15
 """How much faster, at the median, a switch must be that ``auto`` turns on."""
@@ -193,8 +193,3 @@ def why_no_compile(device: torch.device, is_optional: bool) -> str:
     except Exception as error:  # a missing compiler, header, or an unsupported Python: each has its own type
         return f"torch.compile fails with {type(error).__name__}: {first_line(error)}"
     return ""
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return next(iter(str(error).splitlines()), "")

@@ -116,17 +116,23 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
 
 def page(results: dict[str, dict[str, Any]]) -> str:
     """Return the page of one machine."""
-    machine = next(iter(results.values()))["machine"]
+    measured = [session for result in results.values() for session in sessions(result)]
+    machine = measured[0]["machine"]
+    common = {
+        key: value
+        for key, value in machine.items()
+        if all(session["machine"].get(key) == value for session in measured)
+    }
     lines = [f"# {machine.get('gpu') or machine['cpu']}", ""]
     lines += ["Made from the JSON files beside it by `python scripts/benchmark.py page`.", ""]
-    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in machine.items())]
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in common.items())]
     for file, result in results.items():
         benchmark = BENCHMARKS[result["what"]]
         lines += [
             "",
             f"## {benchmark.title}" + (f", {result['algo'].upper()}" if result.get("algo") else ""),
             "",
-            *(line for session in sessions(result) for line in (how_measured(session), "")),
+            *(line for session in sessions(result) for line in (how_measured(session, common), "")),
             markdown(result),
             "",
             f"![{benchmark.title}: speed of each peer]({file}.png)",
@@ -134,11 +140,12 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def how_measured(session: dict[str, Any]) -> str:
-    """Return the sentence that says how a session was measured."""
+def how_measured(session: dict[str, Any], common: dict[str, Any]) -> str:
+    """Return how a session was measured, and on what besides what all have in common."""
     n_rounds = max(len(values) for peers in session["rounds"].values() for values in peers.values())
     each = f"of {session['seconds']:g} s or more." if session["seconds"] else "of a fixed piece of work."
-    return f"`{session['command']}`, {session['date']}: {n_rounds} rounds in turns, each {each}"
+    own = "".join(f" {key}: {value}." for key, value in session["machine"].items() if key not in common)
+    return f"`{session['command']}`, {session['date']}: {n_rounds} rounds in turns, each {each}{own}"
 
 
 def overview(machines: dict[str, dict[str, dict[str, Any]]]) -> str:

@@ -38,6 +38,11 @@ def key_of_foreign(folder: Path) -> Key:
     return _key(sorted(folder.rglob("*")))
 
 
+def key_of_recorded(folder: Path) -> Key:
+    """Return sizes and times of recorded scores and curves."""
+    return _key((folder / SCORES_CSV, folder / CURVES_CSV))
+
+
 def _key(files: Sequence[Path]) -> Key:
     key = [FORMAT]
     for file in files:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rl_coordconv.compare.cache import Cache, Key, key_of, key_of_foreign
+from rl_coordconv.compare.cache import Cache, Key, key_of, key_of_foreign, key_of_recorded
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.foreign import read_foreign
 from rl_coordconv.compare.read import read_run
@@ -42,7 +42,7 @@ def collect(comparison: Comparison) -> Collected:
     Read every run of a comparison that has begun, in the order of games, arms and seeds.
 
     :param comparison: From ``Comparison.load`` or ``load_comparison``
-    :return: A run that is both in the folder and recorded comes from the folder if it is finished there
+    :return: A run that is both in the folder and recorded comes from where it came further
     :raises UserError: The recorded scores cannot be read
     """
     recorded = [] if comparison.results is None else read_csv(comparison.results)
@@ -53,17 +53,24 @@ def collect(comparison: Comparison) -> Collected:
             runs.append(dataclasses.replace(source.read(), folder=source.path))
         except Exception as error:  # whatever a damaged file makes a parser raise is about that one run
             broken[source.run] = f"it cannot be read: {type(error).__name__}: {error}"
-    finished = {run.name for run in runs if run.finished}
-    recorded = [run for run in recorded if run.name not in finished]
-    replaced = {run.name for run in recorded}
-    wanted = _in_order(comparison, [run for run in runs if run.name not in replaced] + recorded)
+    here = {run.name: run for run in runs}
+    taken = {run.name: run for run in recorded if run.name not in here or _further(run, here[run.name])}
+    wanted = _in_order(comparison, (here | taken).values())
     there = {run.name for run in wanted}
     missing = [
         name
         for game, arm, seed in itertools.product(comparison.games, comparison.arms, comparison.seeds)
         if arm not in comparison.foreign and (name := run_name(game, arm, seed)) not in there | broken.keys()
     ]
-    return Collected(wanted, broken, missing, {source.label: source.key for source in sources})
+    # What the report's tables hold is not what was read here where the recorded run is taken.
+    keys = {source.label: source.key + [-1] * (source.run in taken) for source in sources}
+    if comparison.results is not None:
+        keys[str(comparison.results)] = key_of_recorded(comparison.results)
+    return Collected(wanted, broken, missing, keys)
+
+
+def _further(recorded: RunData, here: RunData) -> bool:
+    return (recorded.ended, recorded.last_step) > (here.ended, here.last_step)
 
 
 class _Source(NamedTuple):

@@ -102,7 +102,7 @@ class Comparison:
     def save(self) -> None:
         """Write ``comparison.yaml`` into the folder, made if it is not there."""
         self.make_folder()
-        kept = {} if self.results is None else {"results": str(self.results)}
+        kept = {} if self.results is None else {"results": str(self.results.resolve())}
         write_text(self.file, self.to_yaml() + (yaml.safe_dump(kept) if kept else ""))
 
     def to_yaml(self) -> str:
@@ -133,10 +133,11 @@ class Comparison:
         file = folder / COMPARISON_YAML
         if not file.is_file():
             return cls._of_runs(folder)
-        results = folder if (folder / SCORES_CSV).is_file() and not _runs_in(folder) else None
         values = read_yaml(file)
-        if results is None and Path(str(values.get("results"))).is_dir():  # what --results said
-            results = Path(values["results"])
+        if Path(str(values.get("results"))).is_dir():  # what --results said
+            results: Path | None = Path(values["results"])
+        else:
+            results = folder if (folder / SCORES_CSV).is_file() and not _runs_in(folder) else None
         try:
             foreign = {
                 arm: {game: [Path(path) for path in paths] for game, paths in games.items()}

@@ -21,7 +21,7 @@ from rl_coordconv.compare.games import GameResult
 from rl_coordconv.compare.positions import positional_biases
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.tables import algorithms, arm_speeds
-from rl_coordconv.files import atomic_path
+from rl_coordconv.files import atomic_folder
 from rl_coordconv.runs.published import RL_ZOO
 
 COLUMNS = 3
@@ -36,19 +36,18 @@ def draw_all(analysis: Analysis, folder: Path, extra_format: str | None = None) 
     Draw every figure that there is data for.
 
     :param analysis: From ``analyse``
-    :param folder: Where the files go; made if it is not there
+    :param folder: Where the files go, in the place of an earlier report's
     :param extra_format: ``svg`` or ``pdf``, beside PNG
     :return: PNG files by title, a page each
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths: dict[str, list[Path]] = {}
-    for title, figure in _figures(analysis):
-        pages = paths.setdefault(title, [])
-        stem = title.lower().replace(" ", "_").replace("-", "_") + (f"_{len(pages) + 1}" if pages else "")
-        for kind in ["png", *([extra_format] if extra_format else [])]:
-            with atomic_path(folder / f"{stem}.{kind}") as temporary:
-                figure.savefig(temporary, dpi=DPI)
-        pages.append(folder / f"{stem}.png")
+    with atomic_folder(folder, "figures", replace=True) as draft:
+        for title, figure in _figures(analysis):
+            pages = paths.setdefault(title, [])
+            stem = title.lower().replace(" ", "_").replace("-", "_") + (f"_{len(pages) + 1}" if pages else "")
+            for kind in ["png", *([extra_format] if extra_format else [])]:
+                figure.savefig(draft / f"{stem}.{kind}", dpi=DPI)
+            pages.append(folder / f"{stem}.png")
     return paths
 
 

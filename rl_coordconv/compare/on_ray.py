@@ -18,7 +18,7 @@ from typing import Any
 
 from rl_coordconv.compare.jobs import Job, JobResult, run_job
 from rl_coordconv.compare.local import Show
-from rl_coordconv.errors import UserError, needs
+from rl_coordconv.errors import UserError, last_line, needs
 
 # Nodes that may die under one run before it counts as failed.
 NODE_DEATHS = 10
@@ -121,7 +121,7 @@ def check_nodes(ray: Any, directory: Path) -> None:
                 look.options(scheduling_strategy=place).remote(str(directory), PACKAGE), timeout=NODE_SECONDS
             )
         except ray.exceptions.RayError as error:
-            lacks = str(error).strip().splitlines()[-1]
+            lacks = last_line(error)
         if lacks:
             raise UserError(f"Ray node {node['NodeManagerAddress']} cannot take runs: {lacks}")
 
@@ -150,4 +150,4 @@ def _result(ray: Any, reference: Any, stop: threading.Event) -> JobResult:
     except (ray.exceptions.RayError, KeyboardInterrupt) as error:
         if stop.is_set():
             return JobResult("stopped")
-        return JobResult("failed", str(error).strip().splitlines()[-1])
+        return JobResult("failed", last_line(error))

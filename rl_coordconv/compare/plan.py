@@ -22,8 +22,10 @@ def plan(
     :param slots: How many run side by side, None where the cluster decides
     :param known: Runs whose speed tells how long others will take
     """
-    steps = sum(job.config.total_timesteps for job in jobs if not job.run.finished)
-    open_runs = sum(not job.run.finished for job in jobs)
+    left = [
+        job.config.total_timesteps - job.run.read_progress().steps for job in jobs if not job.run.finished
+    ]
+    steps, open_runs = sum(left), len(left)
     speeds = [run.progress.steps_per_second for run in known if run.progress.steps_per_second]
     cost = f"{open_runs} runs to train, {steps:,} steps"
     if speeds and slots:

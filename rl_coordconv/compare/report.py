@@ -97,15 +97,16 @@ def write_report(comparison: Comparison, data: Collected | None = None, style: S
     folder, style = comparison.folder, style or Style()
     with alone(folder):
         data = collect(comparison) if data is None else data
-        own = bool(data.keys) and comparison.results is None and not data.broken
-        mark = fingerprint(data.keys, [comparison, style, __version__]) if own else ""
+        # A folder of recorded scores is what is read, and stays as it is.
+        cached = bool(data.keys) and comparison.results != folder and not data.broken
+        mark = fingerprint(data.keys, [comparison, style, __version__]) if cached else ""
         names = (PAGE_NAME, "report.md", "figures", "summary", *(["tables.tex"] if style.latex else []))
         written = [folder / name for name in names]
-        if own and Cache(folder).report == mark and all(path.exists() for path in written):
+        if cached and Cache(folder).report == mark and all(path.exists() for path in written):
             return folder / PAGE_NAME
         try:
             page = _write(analyse(comparison, data), style)
-            if own:
+            if cached:
                 save(folder, data.keys, mark)
         except OSError as error:
             raise UserError(f"report in '{folder}' cannot be written: {error}") from None

@@ -53,11 +53,13 @@ def merged(parts: Sequence[Part]) -> Part:
                     f"run {run.name} of '{run.comparison}' is there twice: merge each comparison once"
                 )
         shift = number * apart
-        known = {(run.game, run.arm, run.seed % apart): run for run in data.runs}
+        known: dict[tuple[str, str, int], list[RunData]] = {}
+        for run in data.runs:
+            known.setdefault((run.game, run.arm, run.seed % apart), []).append(run)
         runs = [
             dataclasses.replace(run, seed=run.seed + shift)
             for run in more.runs
-            if not _is_copy(run, known.get((run.game, run.arm, run.seed)))
+            if not any(_is_copy(run, other) for other in known.get((run.game, run.arm, run.seed), ()))
         ]
         more = _renamed(more, lambda game, arm, seed, shift=shift: run_name(game, arm, seed + shift))
         data = Collected([*data.runs, *runs], data.broken | more.broken, [*data.missing, *more.missing])
@@ -79,11 +81,16 @@ def _differing(one: Comparison, other: Comparison) -> list[str]:
     return [name for name, (mine, theirs) in values.items() if mine and theirs and mine.isdisjoint(theirs)]
 
 
-def _is_copy(run: RunData, other: RunData | None) -> bool:
+def _is_copy(run: RunData, other: RunData) -> bool:
     """Whether two comparisons trained the same run: one machine gives the same from one seed."""
-    if other is None or run.foreign or not len(run.returns) or run.eval_score != other.eval_score:
+    if run.foreign or not len(run.returns) or run.returns.shape != other.returns.shape:
         return False
-    return np.array_equal(run.returns, other.returns, equal_nan=True)
+    mine, theirs = (
+        np.append(each.returns, np.nan if each.eval_score is None else each.eval_score)
+        for each in (run, other)
+    )
+    # Recorded ones have seven digits.
+    return np.allclose(mine, theirs, rtol=1e-6, atol=0, equal_nan=True)
 
 
 def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:

@@ -55,18 +55,30 @@ class Extractor:
     fixed: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """Defaults of the constructor's arguments, with the parent's where it hands on ``**kwargs``."""
+        found: dict[str, Any] = {}
+        for cls in self.cls.__mro__:
+            if "__init__" in vars(cls):
+                parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+                with_default = [one for one in parameters if one.default is not one.empty]
+                found = {one.name: one.default for one in with_default} | found
+                if all(one.kind is not one.VAR_KEYWORD for one in parameters):
+                    break
+        return found
+
+    @property
     def options(self) -> tuple[str, ...]:
         """The arguments that a user may give."""
-        hidden = {"self", "observation_space", "normalized_image", *self.fixed}
+        hidden = {"normalized_image", *self.fixed}
         if "coord_layers" in self.fixed:
             hidden |= {"with_r", "coord_init", "coord_scale"}
-        return tuple(name for name in inspect.signature(self.cls.__init__).parameters if name not in hidden)
+        return tuple(name for name in self.arguments if name not in hidden)
 
     @property
     def defaults(self) -> dict[str, Any]:
         """What those arguments are where a user gives none, as plain values."""
-        found = inspect.signature(self.cls.__init__).parameters
-        values = {name: found[name].default for name in self.options}
+        values = {name: self.arguments[name] for name in self.options}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -96,7 +108,7 @@ def policy_kwargs(extractor: str = "coordconv", **options: Any) -> dict[str, Any
     :raises UserError: There is no such extractor, or it has no such option
     """
     entry = EXTRACTORS[choose("extractor", extractor, EXTRACTORS)]
-    accepted = {*entry.options, "normalized_image"} & {*inspect.signature(entry.cls.__init__).parameters}
+    accepted = {*entry.options, "normalized_image"} & entry.arguments.keys()
     for name in options:
         if name not in accepted:
             hint = nearest(name, entry.options)

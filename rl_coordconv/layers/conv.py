@@ -55,6 +55,10 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         kind = type(conv)
         if (kind.forward, kind._conv_forward) != (nn.Conv2d.forward, nn.Conv2d._conv_forward):
             raise UserError(f"a {kind.__name__} is no plain convolution: it computes in a way of its own")
+        if conv.state_dict().keys() - {"weight", "bias"}:
+            raise UserError(
+                "this convolution's weight is computed from others, e.g. by weight_norm: remove that first"
+            )
         layer = cls(
             conv.in_channels,
             conv.out_channels,

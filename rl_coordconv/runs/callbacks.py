@@ -67,7 +67,10 @@ class TensorBoardExtras(RunCallback):
     faster.
     """
 
-    next_point = 0.0
+    @property
+    def spacing(self) -> float:
+        """Steps from one point of ``coordinates.csv`` to the next."""
+        return self.config.total_timesteps / COORDINATE_POINTS
 
     def _on_training_start(self) -> None:
         values = self.config.to_dict()
@@ -79,13 +82,15 @@ class TensorBoardExtras(RunCallback):
         )
         self.logger.record("hparams", HParam(plain, metrics))
         self.folder.keep_coordinates_until(self.num_timesteps)
+        points = [steps[-1] for steps, _ in self.folder.read_coordinates().values()]
+        self.next_point = max(points) + self.spacing if points else 0.0
 
     def _on_rollout_end(self) -> None:
         ratios = coord_weight_ratios(self.model.policy)
         for layer, ratio in ratios.items():
             self.logger.record(f"coordconv/{layer}/coord_weight_ratio", ratio)
         if ratios and self.num_timesteps >= self.next_point:
-            self.next_point = self.num_timesteps + self.config.total_timesteps / COORDINATE_POINTS
+            self.next_point = self.num_timesteps + self.spacing
             self.folder.append_coordinates(self.num_timesteps, ratios)
 
 

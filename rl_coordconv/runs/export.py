@@ -169,14 +169,18 @@ def _sha256(path: Path) -> str:
 
 
 def _metrics(run: RunFolder, model_file: Path) -> dict[str, Any]:
-    """Return the evaluation of the agent in a zip; of a checkpoint that had none the step alone."""
+    """
+    Return the evaluation of the agent in a zip; of a checkpoint that had none the step alone.
+
+    Of a zip that the run did not write nothing is known.
+    """
     records = run.read_evaluations()
     if checkpoint := NAME.fullmatch(model_file.name):
         step = int(checkpoint[1])
         records = [record for record in records if record["step"] == step]
         if not records:
             return {"step": step}
-    if not records:
+    if not records or not (checkpoint or model_file.name in (run.best_model.name, run.final_model.name)):
         return {}
     record = best_of(records) if model_file.name == run.best_model.name else records[-1]
     return {"step": record["step"], "games": len(record["returns"]), **summarise(record["returns"])}

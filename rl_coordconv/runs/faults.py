@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections.abc import Iterator
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rl_coordconv.config import RunConfig
-from rl_coordconv.errors import STORAGE, UserError
+from rl_coordconv.errors import STORAGE, UserError, first_line
 from rl_coordconv.machine import is_out_of_memory
 from rl_coordconv.runs.checkpoints import newest_intact
 from rl_coordconv.runs.folder import Cause, RunFolder
@@ -68,7 +69,8 @@ def explained(model: OnPolicyAlgorithm, config: RunConfig, folder: RunFolder) ->
         checkpoint, _ = newest_intact(folder.checkpoints)
         saved = f"'{checkpoint}' is intact" if checkpoint else "there was no checkpoint yet"
         raise TrainingFault(
-            f"{what}; {saved}, go on with python scripts/train.py --resume {folder.path}", cause
+            f"{what}; {saved}, go on with python scripts/train.py --resume {shlex.quote(str(folder.path))}",
+            cause,
         ) from error
 
 
@@ -92,7 +94,7 @@ def _cause(error: BaseException, model: OnPolicyAlgorithm, config: RunConfig) ->
     if isinstance(error, OSError) and error.errno in STORAGE:
         return "storage", f"cannot write '{error.filename or config.folder}': {STORAGE[error.errno]}"
     if is_not_finite(error):
-        detail = str(error).splitlines()[0] if isinstance(error, FloatingPointError) else "the policy is NaN"
+        detail = first_line(error) if isinstance(error, FloatingPointError) else "the policy is NaN"
         return "loss", (
             f"update {model._n_updates:,} at step {model.num_timesteps:,} failed: {detail}. "
             f"Lower {config.algo}.learning_rate or {config.algo}.max_grad_norm, or use precision fp32"

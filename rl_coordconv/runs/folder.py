@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,10 +130,9 @@ class RunFolder:
         :param command: The command line that started it, if one did
         :raises UserError: The folder cannot be made
         """
-        logdir = Path(config.output) / str(config.name)
-        text = README.format(
-            game=config.game, arm=config.arm, seed=config.seed, folder=self.path, logdir=logdir
-        )
+        paths = self.path, Path(config.output) / str(config.name)
+        folder, logdir = (shlex.quote(str(path)) for path in paths)
+        text = README.format(game=config.game, arm=config.arm, seed=config.seed, folder=folder, logdir=logdir)
         with atomic_folder(self.path, "output folder") as draft:
             (draft / self.checkpoints.name).mkdir()
             write_text(draft / "README.md", text)

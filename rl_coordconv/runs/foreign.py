@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import FRAMES, RunConfig
-from rl_coordconv.errors import UserError, choose
+from rl_coordconv.errors import UserError, choose, last_line
 from rl_coordconv.extractors import EXTRACTORS, policy_kwargs
 from rl_coordconv.policies import CoordActorPolicy
 from rl_coordconv.runs.checkpoints import load_parameters
@@ -74,7 +74,7 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
         model.policy.load_state_dict(weights)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         missing = "it has no tensor " if isinstance(error, KeyError) else ""
-        detail = missing + str(error).splitlines()[-1].strip()
+        detail = missing + last_line(error)
         raise UserError(f"model '{path}' is no {algo} agent with extractor {extractor}: {detail}") from None
     defaults = EXTRACTORS[extractor].defaults
     if hidden:

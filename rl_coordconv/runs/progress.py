@@ -42,6 +42,11 @@ def make_bar(label: str, shown: str) -> Bar:
     )
 
 
+def print_line(console: Console, text: str) -> None:
+    """Print a line as it is, for logs and other programs."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
 class ProgressReport(RunCallback):
     """
     Write ``progress.json`` every 2 seconds and at changes of state, and show the same on the screen.
@@ -139,9 +144,8 @@ class ProgressReport(RunCallback):
         self.bar.update(self.task, completed=min(steps, self.total), speed=speed, recent=recent)
         if not self.console.is_terminal:
             left = max(self.total - steps, 0) / max(speed, 1e-9)
-            self.console.print(
+            print_line(
+                self.console,
                 f"{self.label}: {steps:,}/{self.total:,} steps, {speed:,.0f} steps/s, "
                 f"recent return {recent}, {left:.0f} s left",
-                highlight=False,
-                soft_wrap=True,
             )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import time
 import zipfile
@@ -147,7 +148,7 @@ class Experiment(ABC):
     def _run_all(self) -> list[Path]:
         self.check()
         facts = self.facts()
-        options = {"options": self.to_dict(), "command": f"python {' '.join(sys.argv)}"}
+        options = {"options": self.to_dict(), "command": shlex.join(["python", *sys.argv])}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / LOCK).touch()

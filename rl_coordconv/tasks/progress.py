@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from rl_coordconv.runs.progress import make_bar
+from rl_coordconv.runs.progress import make_bar, print_line
 
 
 class StepBar:
@@ -45,11 +45,12 @@ class StepBar:
         if not self.console.is_terminal:
             speed = self.done / max(time.monotonic() - self.start, 1e-9)
             left = (self.total - self.done) / max(speed, 1e-9)
-            self.console.print(
-                f"{self.label}  {self.done:,}/{self.total:,} steps  {speed:.1f}/s  {text}  {left:.0f} s left"
+            print_line(
+                self.console,
+                f"{self.label}  {self.done:,}/{self.total:,} steps  {speed:.1f}/s  {text}  {left:.0f} s left",
             )
 
     def finish(self, numbers: Mapping[str, float | None]) -> None:
         """Say what was measured at the end."""
         known = [f"{key} {value:.4g}" for key, value in numbers.items() if value is not None]
-        self.console.print(f"{self.label}  {', '.join(known)}", highlight=False, soft_wrap=True)
+        print_line(self.console, f"{self.label}  {', '.join(known)}")

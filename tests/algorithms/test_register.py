@@ -60,6 +60,28 @@ def test_registered_from_outside_it_trains_saves_and_loads(monkeypatch, tmp_path
         parse_config([*options, "--algo", "trpo", "--trpo.cg_steps", "3"])
 
 
+@dataclass
+class EntropyConfig:
+    """Options of an algorithm that has no rollouts.
+
+    Args:
+        batch_size: Minibatch size
+        target_entropy: May be below 0
+    """
+
+    batch_size: int = 100
+    target_entropy: float = -4.0
+
+
+def test_what_options_of_an_algorithm_from_outside_may_be_is_its_own_affair(monkeypatch):
+    monkeypatch.setitem(ALGORITHMS, "sac", Algorithm(sb3_contrib.TRPO, EntropyConfig))
+    assert parse_config(SMALL).algo == "ppo"
+    config = parse_config([*SMALL, "--algo", "sac", "--sac.target_entropy", "-2"])
+    assert config.hyperparameters == EntropyConfig(target_entropy=-2.0)
+    with pytest.raises(UserError, match=r"ppo\.n_epochs is -1"):
+        parse_config([*SMALL, "--ppo.n_epochs=-1"])
+
+
 def test_subclass_of_ours_keeps_its_switches(monkeypatch, tmp_path):
     class Half(PPO):
         """PPO whose minibatches are half as large."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,15 @@ import pytest
 
 from rl_coordconv.benchmark.layer import IMAGES
 from rl_coordconv.benchmark.measure import BENCHMARKS, measure, memory
-from rl_coordconv.benchmark.pages import FILES, machine_name, read_results, write_pages, write_result
+from rl_coordconv.benchmark.pages import (
+    FILES,
+    machine_name,
+    overview,
+    page,
+    read_machines,
+    read_results,
+    write_result,
+)
 from rl_coordconv.benchmark.report import markdown, summarise
 from rl_coordconv.benchmark.setting import Setting
 
@@ -112,19 +119,31 @@ def test_machines_have_folder_names(machine: dict[str, str], name: str) -> None:
     assert machine_name(machine) == name
 
 
-def test_shipped_pages_are_what_their_results_make(tmp_path: Path) -> None:
-    shutil.copytree(SHIPPED, tmp_path / "pages")
-    write_pages(tmp_path / "pages")
-    pages = sorted(path.relative_to(SHIPPED) for path in SHIPPED.rglob("*.md"))
-    assert len(pages) >= 2
-    for page in pages:
-        assert (tmp_path / "pages" / page).read_text() == (SHIPPED / page).read_text(), page
+def test_shipped_pages_are_what_their_results_make() -> None:
+    machines = read_machines(SHIPPED)
+    assert (SHIPPED / "README.md").read_text() == overview(machines)
+    assert machines
+    for name, results in machines.items():
+        assert (SHIPPED / name / "README.md").read_text() == page(results), name
+        assert {path.stem for path in (SHIPPED / name).glob("*.png")} == {*results}
+
+
+def test_what_differs_between_sessions_of_a_page_is_said_with_each() -> None:
+    old, new = (
+        session("2026-01-01", Pong={"native": rates(1)}),
+        session("2026-02-02", Pong={"native": rates(2)}),
+    )
+    new["machine"] |= {"torch": "9.9.9"}
+    text = page({"env": old, "layer": {**new, "what": "layer"}})
+    assert "| cores | 2 |" in text
+    assert "| torch |" not in text
+    assert text.count(" torch: 9.9.9.") == 1
 
 
 def test_shipped_results_are_of_todays_peers() -> None:
     for folder in SHIPPED.glob("*/"):
-        for file, found in read_results(folder).items():
-            assert file in FILES
+        assert {path.stem for path in folder.glob("*.json")} <= {*FILES}
+        for found in read_results(folder).values():
             for peers in found["rounds"].values():
                 assert set(peers) <= set(BENCHMARKS[found["what"]].peers)
 

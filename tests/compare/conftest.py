@@ -10,6 +10,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from rl_coordconv.compare import figures, report
+from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.config import RunConfig
@@ -28,7 +29,12 @@ def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the figures out of reports of which they are not what is tested."""
-    monkeypatch.setattr(report, "draw_all", lambda *args: {})
+
+    def draw_none(_: Analysis, folder: Path, *__: object) -> dict[str, list[Path]]:
+        folder.mkdir(exist_ok=True)  # without it a report is not whole
+        return {}
+
+    monkeypatch.setattr(report, "draw_all", draw_none)
 
 
 @pytest.fixture

@@ -132,7 +132,6 @@ def test_broken_monitor_is_named(tmp_path):
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("text", ["{}", "[]", '{"keys": {}, "report": ""}', '{"keys": '])
 def test_a_damaged_list_of_what_was_read_is_read_anew(written, text):
     comparison = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1, 2]")

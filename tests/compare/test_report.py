@@ -58,6 +58,7 @@ def test_report_of_a_finished_comparison(script, written, capsys):
     assert "http" not in page
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_was_removed_from_a_report_is_written_again(script, written):
     folder = written(clearly_better_on_breakout, games="[Pong]", seeds="[1, 2]").folder
     for part in ("report.html", "report.md", "figures", "summary"):
@@ -107,6 +108,10 @@ def test_many_games_make_pages(written, monkeypatch):
     folder = written(clearly_better_on_breakout, seeds="[1]").folder
     pages = figures.draw_all(analyse(Comparison.load(folder)), folder / "figures")["Learning curves"]
     assert [page.name for page in pages] == ["learning_curves.png", "learning_curves_2.png"]
+    monkeypatch.undo()
+    figures.draw_all(analyse(Comparison.load(folder)), folder / "figures")
+    assert pages[0].exists()
+    assert not pages[1].exists()
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -157,6 +158,57 @@ def test_a_report_at_any_time_knows_where_scores_are_recorded(written, tmp_path)
     assert not found.missing
     assert len(found.runs) == len(jobs)
     assert "results" not in (kept.folder / "comparison.yaml").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_report_sees_what_was_recorded_since_the_last_one(script, written, tmp_path, monkeypatch):
+    """Where nothing was trained, and from whatever folder, the report's own tables are not the scores."""
+    comparison = written(rising, games="[Pong]")
+    kept = Results(tmp_path / "kept", comparison)
+    jobs = make_jobs(comparison, ["true"], 0)
+    monkeypatch.chdir(tmp_path)
+    dataclasses.replace(comparison, results=Path("kept")).save()
+    done = {job.name: JobResult("finished") for job in jobs}
+    kept.record(jobs[:2], done)
+    recorded = len(jobs[2:])
+    runs = comparison.folder / "Pong"
+    runs.rename(tmp_path / "elsewhere")
+    for output in (comparison.folder, tmp_path / "paper"):
+        options = [] if output == comparison.folder else ["--output", output]
+        assert script("report", comparison.folder, *options) == 0
+        assert len(rows(output / "scores.csv")) == 2
+    (tmp_path / "elsewhere").rename(runs)
+    kept.record(jobs[2:], done)
+    shutil.rmtree(runs)
+    (tmp_path / "further").mkdir()
+    monkeypatch.chdir(tmp_path / "further")
+    for output in (comparison.folder, tmp_path / "paper"):
+        options = [] if output == comparison.folder else ["--output", output]
+        assert script("report", comparison.folder, *options) == 0
+        assert len(rows(output / "scores.csv")) == 2 + recorded
+
+
+@pytest.mark.parametrize(
+    ("recorded", "here", "taken"),
+    [
+        (("failed", 2_000), ("stopped", 9_000), 9_000),
+        (("failed", 9_000), ("stopped", 2_000), 9_000),
+        (("diverged", 2_000), ("stopped", 9_000), 2_000),
+        (("diverged", 2_000), ("finished", 10_000), 10_000),
+    ],
+)
+def test_of_a_run_that_is_recorded_and_here_the_further_one_counts(written, tmp_path, recorded, here, taken):
+    comparison = written(rising, games="[Pong]", seeds="[1]")
+    kept = Results(tmp_path / "kept", comparison)
+    [run] = [run for run in collect(comparison).runs if run.arm == "cnn"]
+    kept.add([dataclasses.replace(run, progress=Progress(*recorded))])
+    folder = RunFolder(run.folder)
+    if here[0] != "finished":
+        folder.final_model.unlink()
+        folder.keep_games_until(here[1], run.game)
+    folder.write_progress(Progress(*here))
+    found = collect(dataclasses.replace(comparison, results=kept.folder))
+    assert [run.last_step for run in found.runs if run.arm == "cnn"] == [taken]
 
 
 def test_a_run_that_cannot_be_read_stops_no_other(written, tmp_path):

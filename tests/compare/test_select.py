@@ -13,6 +13,7 @@ from rl_coordconv.compare.collect import Collected, collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.select import merged, selected
+from rl_coordconv.compare.tidy import read_csv, write_csv
 from rl_coordconv.runs.folder import Progress
 
 
@@ -112,6 +113,23 @@ def test_a_run_that_two_comparisons_trained_alike_counts_once(written):
     scores = [run.eval_score for run in data.runs if run.arm == "cnn"]
     assert scores == [6.0, 7.0, 8.0, 6.5]
     assert not analyse(whole, data).interim
+
+
+@pytest.mark.parametrize("order", ["aab", "aba", "baa"])
+def test_a_copy_is_found_wherever_it_stands_and_with_the_digits_of_a_table(order, tmp_path):
+    """A recorded run has seven digits, one that is read from its folder all of them."""
+    progress, grid = Progress("finished", 10), np.array([5.0, 10.0])
+    parts = []
+    for number, kind in enumerate(order):
+        score = 412 + 1 / 3 if kind == "a" else 7.0
+        returns = np.array([np.nan, score])
+        run = RunData(f"{number}", "Pong", "cnn", 1, progress, 10, grid, returns, score, score)
+        if number == 2:
+            write_csv([run], tmp_path)
+            [run] = read_csv(tmp_path)
+        comparison = Comparison(Path(f"{number}"), ("Pong",), ("cnn",), (1,), "cnn", options={"cnn": {}})
+        parts.append((comparison, Collected([run], {}, [])))
+    assert len(merged(parts)[1].runs) == 2
 
 
 def test_seeds_of_any_size_stay_apart():

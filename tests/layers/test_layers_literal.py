@@ -133,6 +133,12 @@ def test_r_is_zero_at_the_centre_and_symmetric():
     torch.testing.assert_close(r, r.flip(0, 1))
 
 
+def old_weight_norm(conv):
+    """What PyTorch 2 still takes, though it warns."""
+    with pytest.warns(FutureWarning):
+        return nn.utils.weight_norm(conv)
+
+
 def test_a_convolution_that_computes_in_a_way_of_its_own_is_refused():
     class Standardised(nn.Conv2d):
         def forward(self, images):
@@ -140,6 +146,15 @@ def test_a_convolution_that_computes_in_a_way_of_its_own_is_refused():
 
     with pytest.raises(UserError, match="a Standardised is no plain convolution"):
         CoordConv2d.from_conv(Standardised(3, 4, 3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, old_weight_norm],
+)
+def test_a_convolution_whose_weight_is_computed_is_refused(change):
+    with pytest.raises(UserError, match="weight is computed from others"):
+        CoordConv2d.from_conv(change(nn.Conv2d(3, 4, 3)))
 
 
 @pytest.mark.parametrize("groups", [1, 3])

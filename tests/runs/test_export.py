@@ -163,6 +163,9 @@ def test_checkpoint_has_its_own_evaluation_or_none(trained, script, tmp_path, mo
         assert f"| steps | {step:,} (4 frames each) |" in card
         assert "(not recorded)" not in card
         assert ("not evaluated" in card) == (mean is None)
+    shutil.copy(checkpoint, run.path / "early_copy.zip")
+    assert script("export", run.path / "early_copy.zip", tmp_path / "copy") == 0
+    assert not {"step", "mean"} & json.loads((tmp_path / "copy" / "metrics.json").read_text()).keys()
 
 
 def test_card_holds_what_the_hub_reads(exported):

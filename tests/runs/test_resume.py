@@ -22,7 +22,7 @@ from stable_baselines3 import PPO
 from rl_coordconv.config import parse_config
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.hyperparameters import ALGORITHMS
-from rl_coordconv.runs import evaluation
+from rl_coordconv.runs import callbacks, evaluation
 from rl_coordconv.runs.callbacks import EpisodeLog, Interrupted
 from rl_coordconv.runs.checkpoints import list_checkpoints, load_parameters, newest_intact, save_checkpoint
 from rl_coordconv.runs.evaluation import play_games
@@ -60,6 +60,7 @@ def test_resumed_weights_and_curves_equal_those_of_an_unbroken_run_to_the_bit(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(ALGORITHMS, algo, dataclasses.replace(ALGORITHMS[algo], log_interval=3))
+    monkeypatch.setattr(callbacks, "COORDINATE_POINTS", 3)
     args = f"--backend gymnasium --algo {algo} --buffer {buffer} --checkpoint-freq {STEPS // 2}".split()
     config = parse_config([*OPTIONS, *args, "--keep-checkpoints", "9"])
     unbroken = train(dataclasses.replace(config, name="unbroken").validate())
@@ -67,8 +68,11 @@ def test_resumed_weights_and_curves_equal_those_of_an_unbroken_run_to_the_bit(
     broken.create(dataclasses.replace(config, name="broken").validate())
     half = list_checkpoints(unbroken.checkpoints)[-1]
     (broken.checkpoints / half.name).write_bytes(half.read_bytes())
+    shutil.copy(unbroken.coordinates, broken.coordinates)
     torch.manual_seed(99)  # what a new process would have
     resume(broken.path)
+    assert broken.coordinates.read_text() == unbroken.coordinates.read_text()
+    assert len(broken.read_coordinates()["cnn.0"][0]) > 1
     expected, found = (load_parameters(run.final_model, "cpu") for run in (unbroken, broken))
     assert expected["policy"].keys() == found["policy"].keys()
     for name, weight in expected["policy"].items():

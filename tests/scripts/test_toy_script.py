@@ -102,11 +102,18 @@ def test_bad_input_is_one_line_and_writes_nothing(args, says, refused):
     ("args", "expected"),
     [
         (["a", "--seeds", "1", "2", "--x", "3"], ["a", "--seeds=[1,2]", "--x", "3"]),
-        (["a", "--seeds", "[1,2]"], ["a", "--seeds", "[1,2]"]),
-        (["a", "--seeds=4"], ["a", "--seeds=4"]),
+        (["a", "--seeds", "[1,2]"], ["a", "--seeds=[1,2]"]),
+        (["a", "--seeds=4"], ["a", "--seeds=[4]"]),
+        (["a", "--seeds", "1", "--x", "--seeds=2"], ["a", "--seeds=[1,2]", "--x"]),
+        (["--seeds", "1", "-h"], ["--seeds=[1]", "-h"]),
+        (["--seeds", "null"], ["--seeds=null"]),
         (["a"], ["a"]),
-        (["--seeds", "cnn=CNN, plain", "x"], ['--seeds=["cnn=CNN, plain",x]']),
     ],
 )
 def test_list_options_take_words(args, expected):
     assert gather_list(args, "--seeds") == expected
+
+
+def test_words_of_text_stay_what_they_are():
+    args = ["--x", "cnn=CNN, plain", "runs/a,b", "b: c"]
+    assert gather_list(args, "--x", text=True) == ['--x=["cnn=CNN, plain","runs/a,b","b: c"]']
