@@ -163,9 +163,7 @@ def test_loaded_parameters_drop_graphs_and_training_goes_on(env: VecEnv, tmp_pat
 
 
 @pytest.mark.parametrize("model_class", [PPO, A2C])
-def test_steps_are_counted_as_stable_baselines3_counts_them(
-    env: VecEnv, model_class: Any, tmp_path: Path
-) -> None:
+def test_steps_are_counted_as_stable_baselines3_counts_them(env: VecEnv, model_class: Any) -> None:
     model = make(env, model_class)
     model.learn(128)
     state = model.get_parameters()["policy.optimizer"]["state"]

@@ -100,7 +100,7 @@ def test_a_copy_of_the_policy_computes_with_its_own_weights(env: VecEnv) -> None
     assert torch.equal(model.policy.predict_values(frames), before)
 
 
-def test_halves_choose_the_same_actions(env: VecEnv) -> None:
+def test_halves_choose_the_same_actions() -> None:
     rollouts = []
     for halves in (False, True):
         model = learn(

@@ -82,7 +82,7 @@ def test_what_options_of_an_algorithm_from_outside_may_be_is_its_own_affair(monk
         parse_config([*SMALL, "--ppo.n_epochs=-1"])
 
 
-def test_subclass_of_ours_keeps_its_switches(monkeypatch, tmp_path):
+def test_subclass_of_ours_keeps_its_switches(monkeypatch):
     class Half(PPO):
         """PPO whose minibatches are half as large."""
 

@@ -142,7 +142,7 @@ def test_a_damaged_list_of_what_was_read_is_read_anew(written, text):
     assert (comparison.folder / FILE).read_bytes() == whole
 
 
-def test_a_second_report_reads_only_what_has_changed(written, write_run, monkeypatch):
+def test_a_second_report_reads_only_what_has_changed(written, monkeypatch):
     comparison = written(lambda config: 1.0 + config.seed, games="[Pong]", seeds="[1, 2]")
     page = write_report(comparison)
     first = page.read_bytes()

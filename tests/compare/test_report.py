@@ -69,7 +69,7 @@ def test_what_was_removed_from_a_report_is_written_again(script, written):
         assert target.exists()
 
 
-def test_of_many_questions_those_undecided_are_left_to_the_table(written, matrix_file):
+def test_of_many_questions_those_undecided_are_left_to_the_table(written):
     arms = "{cnn: {extractor: cnn}, " + ", ".join(f"a{n}: {{features_dim: {n}}}" for n in range(2, 23)) + "}"
 
     def one_arm_better(config):
@@ -137,7 +137,7 @@ def test_tensorboard_page_holds_every_arm_under_the_same_tags(script, written, c
     assert {"Breakout", "Pong"} < set(charts)
 
 
-def test_report_of_what_is_there(script, written, write_run):
+def test_report_of_what_is_there(written, write_run):
     comparison = written(clearly_better_on_breakout, seeds="[1, 2]")
     folder = comparison.folder
     shutil.rmtree(folder / "Pong" / "coordconv")
@@ -207,7 +207,7 @@ def test_scores_and_curves_are_there_as_tables(script, written):
     assert float(mine[19]["return_mean"]) == pytest.approx(152.2 * np.mean(np.arange(3100, 4001, 100)) / 8000)
 
 
-def test_the_score_is_the_final_evaluation_unless_training_is_asked_for(script, written, write_run):
+def test_the_score_is_the_final_evaluation_unless_training_is_asked_for(written):
     def better_when_evaluated(config):
         return 10.0 + config.seed
 
@@ -221,7 +221,7 @@ def test_the_score_is_the_final_evaluation_unless_training_is_asked_for(script, 
         shutil.rmtree(comparison.folder)
 
 
-def test_a_run_without_an_evaluation_leaves_the_scores_and_few_games_are_flagged(script, written):
+def test_a_run_without_an_evaluation_leaves_the_scores_and_few_games_are_flagged(written):
     comparison = written(clearly_better_on_breakout)
     first = RunFolder(comparison.runs[0].folder)
     first.evaluations.unlink()
@@ -285,7 +285,7 @@ def test_report_of_a_comparison_that_has_not_begun(script, written):
     assert "nothing to compare yet" in (folder / "report.md").read_text()
 
 
-def test_one_seed_gives_no_verdict(script, written):
+def test_one_seed_gives_no_verdict(written):
     folder = written(clearly_better_on_breakout, seeds="[1]").folder
     text = text_of(folder)
     assert "fewer than three runs of each arm give no interval" in text

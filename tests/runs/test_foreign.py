@@ -204,7 +204,7 @@ def run_of_pong(tmp_path):
     return config.folder
 
 
-def test_script_hands_on_what_shapes_do_not_tell(script, tmp_path, monkeypatch):
+def test_script_hands_on_what_shapes_do_not_tell(script, monkeypatch):
     given = []
 
     def load(*args, **options):

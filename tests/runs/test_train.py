@@ -190,7 +190,7 @@ def flip(data: bytes, place: int, bit: int) -> bytes:
     return data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :]
 
 
-def test_damaged_model_is_one_line(finished_run, script, capsys, tmp_path):
+def test_damaged_model_is_one_line(finished_run, script, capsys):
     for name, text in (("cut.zip", finished_run.final_model.read_bytes()[:1000]), ("empty.zip", b"")):
         bad = finished_run.path / name
         bad.write_bytes(text)
@@ -201,7 +201,7 @@ def test_damaged_model_is_one_line(finished_run, script, capsys, tmp_path):
         bad.unlink()
 
 
-def test_zip_of_another_network_is_one_line(finished_run, script, capsys, tmp_path):
+def test_zip_of_another_network_is_one_line(finished_run, script, capsys):
     empty = finished_run.path / "empty.zip"
     with zipfile.ZipFile(empty, "w") as archive:
         archive.writestr("data", "{}")
@@ -223,7 +223,7 @@ def test_actions_are_sampled_unless_the_likeliest_are_asked_for(finished_run, sc
     assert asked == [bool(words)]
 
 
-def test_second_process_on_a_run_folder_is_refused(finished_run, tmp_path):
+def test_second_process_on_a_run_folder_is_refused(finished_run):
     with (
         finished_run.lock(),
         pytest.raises(UserError, match="in use by another process"),
