@@ -151,13 +151,13 @@ def gather_list(args: Sequence[str], option: str, text: bool = False) -> list[st
     Return arguments with ``--seeds 1 2 3`` as ``--seeds=[1,2,3]``, the form that jsonargparse reads.
 
     :param args: Command-line arguments
-    :param option: The option that takes a list; where it is given several times, all words are one list
+    :param option: Takes a list; given again, words are added to it, and ``[1,2]`` replaces it
     :param text: Whether the words are text, whatever YAML would make of a comma or a colon in them
     :raises UserError: It is given without a value
     """
     words: list[str] = []
     others: list[str] = []
-    rest, place = [*args], -1
+    rest, place, whole = [*args], -1, ""
     while rest:
         name, equals, value = (arg := rest.pop(0)).partition("=")
         if name != option:
@@ -169,11 +169,11 @@ def gather_list(args: Sequence[str], option: str, text: bool = False) -> list[st
         if not equals:
             del rest[: len(here)]
         place = len(others) if place < 0 else place
-        words += here
-    if words:
+        is_whole = len(here) == 1 and (here[0].startswith("[") or here[0] == "null")
+        whole, words = (here[0], []) if is_whole else ("", words + here)
+    if place >= 0:
         listed = [json.dumps(word, ensure_ascii=False) for word in words] if text else words
-        is_value = len(words) == 1 and (words[0].startswith("[") or words[0] == "null")
-        others.insert(place, f"{option}={words[0] if is_value else '[' + ','.join(listed) + ']'}")
+        others.insert(place, f"{option}={whole or '[' + ','.join(listed) + ']'}")
     return others
 
 

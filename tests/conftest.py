@@ -6,9 +6,11 @@ import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +56,18 @@ def refused(
         return error
 
     return run
+
+
+@pytest.fixture
+def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save figures with few pixels and without laying them out, which is most of the work."""
+    savefig = Figure.savefig
+
+    def coarse(figure: Figure, *args: Any, **options: Any) -> None:
+        figure.set_layout_engine("none")
+        savefig(figure, *args, **(options | {"dpi": 20}))
+
+    monkeypatch.setattr(Figure, "savefig", coarse)
 
 
 @pytest.fixture

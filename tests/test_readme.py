@@ -23,7 +23,7 @@ SMALL_TRAINING = [*SMALL_RUN[2:], "--total-timesteps", "64"]  # whatever the gam
 SMALL = {
     "train": SMALL_TRAINING,
     "evaluate": ["--games", "1"],
-    "toy": ["--canvas", "16", "--square", "3", "--budget", "1"],
+    "toy": ["--canvas", "16", "--square", "3", "--budget", "0.2"],
     "tasks locate": shlex.split("--canvas 40 --square 3 --updates 2 --batch-size 4"),
     "tasks point": shlex.split(
         "--canvas 40 --square 3 --total-timesteps 8 --n-envs 4 --n-steps 2 --batch-size 4"

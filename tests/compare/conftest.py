@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from rl_coordconv.compare import figures, report
+from rl_coordconv.compare import report
 from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.matrix import load_comparison
@@ -21,9 +21,8 @@ STEPS = 10_000
 
 
 @pytest.fixture(autouse=True)
-def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw with few pixels, which is faster."""
-    monkeypatch.setattr(figures, "DPI", 30)
+def all_figures_coarse(coarse_figures: None) -> None:
+    """The demo's test draws a report as it is."""
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ def test_bad_input_is_one_line_and_writes_nothing(args, says, refused):
         (["a", "--seeds", "[1,2]"], ["a", "--seeds=[1,2]"]),
         (["a", "--seeds=4"], ["a", "--seeds=[4]"]),
         (["a", "--seeds", "1", "--x", "--seeds=2"], ["a", "--seeds=[1,2]", "--x"]),
+        (["--seeds", "1", "2", "--x", "--seeds=[3]"], ["--seeds=[3]", "--x"]),
         (["--seeds", "1", "-h"], ["--seeds=[1]", "-h"]),
         (["--seeds", "null"], ["--seeds=null"]),
         (["a"], ["a"]),

@@ -20,6 +20,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PAGES = ("toy.md", "locate.md", "gan.md", "detection.md")
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_every_committed_result_draws_its_figure_and_the_table_that_its_page_has(
     script: Callable[..., int], tmp_path: Path
 ) -> None:
