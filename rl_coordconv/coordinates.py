@@ -51,24 +51,8 @@ def add_coordinates(
     :raises UserError: Its extractor is neither SB3's for images nor derived from one of this package's, or
         has coordinates; it has several optimizers, or there is no such convolution; the model is as it was
     """
-    if not isinstance(model, BaseAlgorithm):
-        raise UserError(f"add_coordinates takes an SB3 algorithm, e.g. a PPO, not a {type(model).__name__}")
+    networks, counterpart = _that_can_see(model)
     policy: Any = model.policy
-    if not hasattr(policy, "optimizer"):
-        raise UserError(f"{type(model).__name__} has an optimizer for each network: it must have one for all")
-    if (groups := len(policy.optimizer.param_groups)) != 1:
-        raise UserError(f"the model's optimizer has {groups} groups of parameters: it must have one")
-    kind = policy.features_extractor_class
-    counterpart = WITH_COORDINATES.get(kind, kind)
-    networks = [module.cnn for module in policy.modules() if isinstance(module, (NatureCNN, ImageExtractor))]
-    if not networks or "coord_layers" not in inspect.signature(counterpart).parameters:
-        names = " or ".join(plain.__name__ for plain in WITH_COORDINATES)
-        raise UserError(
-            f"extractor {kind.__name__} cannot be given coordinates: it must be SB3's {names}, or one of "
-            "this package's"
-        )
-    if any(isinstance(module, CoordConvLayer) for module in policy.modules()):
-        raise UserError("this model sees coordinates already")
     if coord_scale is None:
         coord_scale = "root" if isinstance(policy.optimizer, (RMSprop, RMSpropTFLike)) else "window"
     options = {"with_r": with_r, "coord_init": "zeros", "coord_scale": coord_scale}
@@ -92,6 +76,33 @@ def add_coordinates(
     if hasattr(model, "forget_graphs"):  # this package's PPO and A2C
         model.forget_graphs()
     return model
+
+
+def _that_can_see(model: BaseAlgorithm) -> tuple[Sequence[nn.Module], Any]:
+    """
+    Return the networks of a model that can be given coordinates, and the extractor's class that has them.
+
+    :raises UserError: It has none, or sees coordinates, or its optimizer could not go on
+    """
+    if not isinstance(model, BaseAlgorithm):
+        raise UserError(f"add_coordinates takes an SB3 algorithm, e.g. a PPO, not a {type(model).__name__}")
+    policy: Any = model.policy
+    if not hasattr(policy, "optimizer"):
+        raise UserError(f"{type(model).__name__} has an optimizer for each network: it must have one for all")
+    if (groups := len(policy.optimizer.param_groups)) != 1:
+        raise UserError(f"the model's optimizer has {groups} groups of parameters: it must have one")
+    kind = policy.features_extractor_class
+    counterpart = WITH_COORDINATES.get(kind, kind)
+    networks = [module.cnn for module in policy.modules() if isinstance(module, (NatureCNN, ImageExtractor))]
+    if not networks or "coord_layers" not in inspect.signature(counterpart).parameters:
+        names = " or ".join(plain.__name__ for plain in WITH_COORDINATES)
+        raise UserError(
+            f"extractor {kind.__name__} cannot be given coordinates: it must be SB3's {names}, or one of "
+            "this package's"
+        )
+    if any(isinstance(module, CoordConvLayer) for module in policy.modules()):
+        raise UserError("this model sees coordinates already")
+    return networks, counterpart
 
 
 def _hand_over(optimizer: torch.optim.Optimizer, policy: nn.Module, before: dict[int, str]) -> None:

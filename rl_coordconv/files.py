@@ -54,6 +54,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return {}
 
 
+def make_folder(folder: Path, what: str) -> None:
+    """
+    Make a folder and those above it, if they are not there.
+
+    :param folder: The folder
+    :param what: What it is, for the message
+    :raises UserError: It cannot be made
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{what} '{folder}' cannot be made: {error}") from None
+
+
 @contextlib.contextmanager
 def atomic_folder(folder: Path, what: str, replace: bool = False) -> Iterator[Path]:
     """

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 BAR = r"\|"
 
 
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], rule: str = "|---") -> str:
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     Return a table in Markdown.
 
     :param columns: Their names
     :param rows: Their cells
-    :param rule: What stands below each name
     """
     head, *body = [f"| {' | '.join(cell.replace('|', BAR) for cell in row)} |" for row in (columns, *rows)]
-    return "\n".join([head, rule * len(columns) + "|", *body])
+    return "\n".join([head, "|---" * len(columns) + "|", *body])

@@ -41,6 +41,7 @@ with script_needs("report"):
     from rl_coordconv.compare.rundata import RunData
     from rl_coordconv.compare.table import MatrixTable
     from rl_coordconv.compare.tidy import read_csv
+    from rl_coordconv.files import make_folder
     from rl_coordconv.runs.folder import RunFolder
 
 TRAIN = (sys.executable, str(Path(__file__).absolute().with_name("train.py")))
@@ -81,7 +82,7 @@ def main(args: Sequence[str]) -> None:
     check_existing_runs(comparison)
     kept = Results(config.results, comparison) if config.results else None
     comparison = kept.comparison if kept else comparison
-    comparison.make_folder()
+    make_folder(comparison.folder, "output folder")
     with RunFolder(comparison.folder).lock():
         comparison.save()
         jobs = make_jobs(comparison, TRAIN, config.retries)

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rl_coordconv.errors import UserError, one_line_errors, script_needs
+from rl_coordconv.errors import one_line_errors, script_needs
 
 with script_needs("report"):
     from rich.progress import track
 
     from rl_coordconv.cli import parse_dataclass
-    from rl_coordconv.compare.matrix import load_comparison
-    from rl_coordconv.compare.update_norms import draw, measure, write_norms
-    from rl_coordconv.config import RunConfig
+    from rl_coordconv.compare.update_norms import draw, first_runs, measure, write_norms
     from rl_coordconv.files import check_can_hold_files
 
 
@@ -51,28 +49,6 @@ def main(args: Sequence[str]) -> None:
     norms = [norm for arm in arms for norm in measure(arm, config.steps)]
     write_norms(config.output, norms)
     print((config.output / "update_norms.md").read_text(encoding="utf-8"), end="")
-
-
-def first_runs(files: Sequence[Path]) -> list[RunConfig]:
-    """
-    Return the first run of every arm of some comparisons.
-
-    :raises UserError: Two of them have an arm of one name and algorithm that is trained in two ways
-    """
-    arms: dict[tuple[str, str], tuple[RunConfig, object]] = {}
-    for file in files:
-        comparison = load_comparison(file)
-        for arm in comparison.arms:
-            if arm in comparison.foreign:
-                continue
-            run = next(run for run in comparison.runs if run.arm == arm)
-            trained = (run.game, run.seed, comparison.options[arm])
-            if arms.setdefault((run.algo, arm), (run, trained))[1] != trained:
-                raise UserError(
-                    f"'{file}': {run.algo} arm '{arm}' is trained with other options, game or seed than the "
-                    "arm of that name in another comparison: rename one"
-                )
-    return [run for run, _ in arms.values()]
 
 
 if __name__ == "__main__":

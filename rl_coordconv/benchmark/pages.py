@@ -19,7 +19,7 @@ from typing import Any
 from rl_coordconv.benchmark.measure import BENCHMARKS
 from rl_coordconv.benchmark.report import markdown, plot, sessions, summarise, with_earlier, written
 from rl_coordconv.errors import UserError
-from rl_coordconv.files import write_text
+from rl_coordconv.files import make_folder, write_text
 from rl_coordconv.markdown import markdown_table
 
 FILES = ("train_ppo", "train_a2c", "env", "layer")
@@ -59,10 +59,7 @@ def write_result(output: Path, file: str, result: dict[str, Any]) -> Path:
     :raises UserError: The folder cannot be made
     """
     folder = output / machine_name(result["machine"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output folder '{folder}' cannot be made: {error}") from None
+    make_folder(folder, "output folder")
     if before := read_results(folder).get(file):
         result = with_earlier(result, before)
     write_text(folder / f"{file}.json", json.dumps(result, indent=1) + "\n")

@@ -20,7 +20,7 @@ import yaml
 from rl_coordconv.compare.rundata import is_path
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError, choose
-from rl_coordconv.files import write_text
+from rl_coordconv.files import make_folder, write_text
 from rl_coordconv.options import read_yaml
 
 SCORE_KINDS = ("eval", "train")
@@ -88,20 +88,9 @@ class Comparison:
             foreign=foreign,
         )
 
-    def make_folder(self) -> None:
-        """
-        Make the folder if it is not there.
-
-        :raises UserError: It cannot be made
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"output folder '{self.folder}' cannot be made: {error}") from None
-
     def save(self) -> None:
         """Write ``comparison.yaml`` into the folder, made if it is not there."""
-        self.make_folder()
+        make_folder(self.folder, "output folder")
         kept = {} if self.results is None else {"results": str(self.results.resolve())}
         write_text(self.file, self.to_yaml() + (yaml.safe_dump(kept) if kept else ""))
 

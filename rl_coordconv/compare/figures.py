@@ -17,8 +17,8 @@ from matplotlib.ticker import EngFormatter
 
 from rl_coordconv.compare.aggregation import performance_profile
 from rl_coordconv.compare.analysis import Analysis
+from rl_coordconv.compare.bias_maps import bias_maps_figure
 from rl_coordconv.compare.games import GameResult
-from rl_coordconv.compare.positions import positional_biases
 from rl_coordconv.compare.statistics import Estimate
 from rl_coordconv.compare.tables import algorithms, arm_speeds
 from rl_coordconv.files import atomic_folder
@@ -70,7 +70,7 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     for page in pages:
         if any(run.coord_use and run.game == result.game for run in analysis.runs for result in page):
             yield "Use of coordinates", coordinate_use(analysis, page)
-    if maps := positional_biases(analysis):
+    if maps := bias_maps_figure(analysis):
         yield "What coordinates add", maps
 
 

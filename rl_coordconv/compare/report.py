@@ -32,7 +32,7 @@ from rl_coordconv.compare.tensorboard import write_page
 from rl_coordconv.compare.tidy import write_csv
 from rl_coordconv.compare.wording import bullets, verdict_lines
 from rl_coordconv.errors import UserError
-from rl_coordconv.files import alone, write_text
+from rl_coordconv.files import alone, make_folder, write_text
 
 PAGE_NAME = "report.html"
 PAGE = """<!doctype html>
@@ -93,8 +93,8 @@ def write_report(comparison: Comparison, data: Collected | None = None, style: S
     :return: ``report.html``
     :raises UserError: The recorded scores cannot be read, or the report not written
     """
-    comparison.make_folder()
     folder, style = comparison.folder, style or Style()
+    make_folder(folder, "output folder")
     with alone(folder):
         data = collect(comparison) if data is None else data
         # A folder of recorded scores is what is read, and stays as it is.

@@ -75,7 +75,7 @@ def difference(scores: np.ndarray, baseline: np.ndarray, paired: bool = False) -
     :param scores: The arm's, shape ``(runs,)``
     :param baseline: The baseline's, shape ``(runs of the baseline,)``; if paired, in the order of the same
         seeds
-    :param paired: See :func:`pairing_pays`
+    :param paired: See :func:`pairing_pays`; the differences must not be all alike
     :return: Without interval and p-value below 3 runs of either, or if all runs of both arms are equal
     """
     value = float(scores.mean() - baseline.mean())
@@ -83,7 +83,6 @@ def difference(scores: np.ndarray, baseline: np.ndarray, paired: bool = False) -
         return Estimate(value)
     if max(np.ptp(scores), np.ptp(baseline)) == 0:
         return Estimate(value)
-    paired = paired and np.ptp(scores - baseline) > 0
     welch = {} if paired else {"equal_var": False}
     test = (stats.ttest_rel if paired else stats.ttest_ind)(scores, baseline, **welch)
     ends = test.confidence_interval(LEVEL)

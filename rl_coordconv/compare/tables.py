@@ -35,7 +35,7 @@ class Table:
     @property
     def markdown(self) -> str:
         """The table below its caption."""
-        return f"{self.caption}\n\n{markdown_table(self.columns, self.rows, rule='| --- ')}"
+        return f"{self.caption}\n\n{markdown_table(self.columns, self.rows)}"
 
     @property
     def latex(self) -> str:

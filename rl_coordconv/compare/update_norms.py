@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from rl_coordconv.algorithms import build
 from rl_coordconv.compare.figures import DPI, legend_below
+from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.config import RunConfig
 from rl_coordconv.errors import UserError
-from rl_coordconv.files import atomic_path, write_text
+from rl_coordconv.files import atomic_path, make_folder, write_text
 from rl_coordconv.layers import CoordConv2d
 from rl_coordconv.markdown import markdown_table
 from rl_coordconv.runs.train import make_training_env
@@ -115,6 +116,28 @@ class UpdateNorms(BaseCallback):
         self.norms.append((self.updates, norms))
 
 
+def first_runs(files: Sequence[Path]) -> list[RunConfig]:
+    """
+    Return the first run of every arm of some comparisons.
+
+    :raises UserError: Two of them have an arm of one name and algorithm that is trained in two ways
+    """
+    arms: dict[tuple[str, str], tuple[RunConfig, object]] = {}
+    for file in files:
+        comparison = load_comparison(file)
+        for arm in comparison.arms:
+            if arm in comparison.foreign:
+                continue
+            run = next(run for run in comparison.runs if run.arm == arm)
+            trained = (run.game, run.seed, comparison.options[arm])
+            if arms.setdefault((run.algo, arm), (run, trained))[1] != trained:
+                raise UserError(
+                    f"'{file}': {run.algo} arm '{arm}' is trained with other options, game or seed than the "
+                    "arm of that name in another comparison: rename one"
+                )
+    return [run for run, _ in arms.values()]
+
+
 def measure(config: RunConfig, steps: int, points: int = 60) -> list[Norm]:
     """
     Train an arm for some steps and return how far its optimizer steps went.
@@ -145,7 +168,7 @@ def measure(config: RunConfig, steps: int, points: int = 60) -> list[Norm]:
 
 def write_norms(folder: Path, norms: Sequence[Norm]) -> None:
     """Write ``update_norms.csv`` and its figure and table into a folder, which is made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "output folder")
     text = pd.DataFrame(norms).to_csv(index=False, float_format="%.4g", na_rep="nan", lineterminator="\n")
     write_text(folder / FILE, text)
     draw(folder)

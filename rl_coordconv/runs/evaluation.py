@@ -18,10 +18,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.bias_maps import bias_maps, bias_picture
 from rl_coordconv.runs.callbacks import Checkpoints, Interrupted, RunCallback
 from rl_coordconv.runs.checkpoints import save_model
 from rl_coordconv.runs.folder import RunFolder
-from rl_coordconv.runs.positions import bias_picture, positional_biases
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -231,9 +231,7 @@ class PeriodicEvaluation(RunCallback):
         writer = self.logger.output_formats[0]
         pictures = {
             f"coordconv/{layer}/positional_bias": Image(bias_picture(maps), "HWC")
-            for layer, maps in positional_biases(
-                self.model.policy, self.env.observation_space.shape or ()
-            ).items()
+            for layer, maps in bias_maps(self.model.policy, self.env.observation_space.shape or ()).items()
         }
         values: dict[str, Any] = {
             "eval/mean_reward": mean,

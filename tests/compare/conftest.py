@@ -14,8 +14,8 @@ from rl_coordconv.compare.analysis import Analysis
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.matrix import load_comparison
 from rl_coordconv.config import RunConfig
+from rl_coordconv.runs.bias_maps import bias_picture
 from rl_coordconv.runs.folder import Progress, RunFolder
-from rl_coordconv.runs.positions import bias_picture
 
 STEPS = 10_000
 

@@ -107,7 +107,7 @@ def test_a_file_system_without_locks_says_so(matrix_file, monkeypatch):
 
 def test_a_second_compare_is_refused_before_it_writes(script, matrix_file, capsys):
     comparison = load_comparison(matrix_file())
-    comparison.make_folder()
+    comparison.folder.mkdir(parents=True)
     with RunFolder(comparison.folder).lock():
         before = [*comparison.folder.rglob("*")]
         assert script("compare", "--config", matrix_file()) == 2

@@ -56,7 +56,7 @@ def test_a_literal_layer_moves_its_positional_bias_by_far_more_than_a_bias(scrip
     assert ("cnn", "coordinates") not in found
     assert found["literal", "coordinates"] > 5 * found["literal", "bias"]
     assert found["window", "coordinates"] < 2 * found["window", "bias"]
-    assert (tmp_path / "out" / "update_norms.png").stat().st_size > 10_000
+    assert (tmp_path / "out" / "update_norms.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_documentation_s_figure_and_table_are_drawn_from_its_table(script, tmp_path):

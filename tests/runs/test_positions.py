@@ -19,7 +19,7 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.layers import CoordConv2d
 from rl_coordconv.runs import shifts
 from rl_coordconv.runs.agent import find_run, load_run
-from rl_coordconv.runs.positions import bias_picture, positional_biases
+from rl_coordconv.runs.bias_maps import bias_maps, bias_picture
 from rl_coordconv.runs.shifts import shift_effects, shift_frames
 
 
@@ -38,7 +38,7 @@ def make_model(extractor: str, **options: Any) -> PPO:
 
 def test_maps_are_what_each_layer_adds_at_its_own_size() -> None:
     model = make_model("coordconv", coord_layers=[0, 2], coord_init="concat")
-    maps = positional_biases(model.policy, (4, 84, 84))
+    maps = bias_maps(model.policy, (4, 84, 84))
     assert {name: tuple(values.shape) for name, values in maps.items()} == {
         "cnn.0": (32, 20, 20),
         "cnn.4": (64, 7, 7),
@@ -48,14 +48,14 @@ def test_maps_are_what_each_layer_adds_at_its_own_size() -> None:
     with torch.no_grad():
         empty = layer(torch.zeros(1, 4, 84, 84))[0] - layer.bias[:, None, None]
     torch.testing.assert_close(maps["cnn.0"], empty, rtol=1e-5, atol=1e-6)
-    assert positional_biases(make_model("cnn").policy, (4, 84, 84)) == {}
+    assert bias_maps(make_model("cnn").policy, (4, 84, 84)) == {}
 
 
 def test_maps_leave_the_random_state_as_it_was() -> None:
     """Else a run with coordinates would depend on how often it is evaluated."""
     policy = make_model("coordconv").policy
     before = torch.get_rng_state()
-    positional_biases(policy, (4, 84, 84))
+    bias_maps(policy, (4, 84, 84))
     torch.testing.assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
 
 
@@ -86,7 +86,7 @@ def test_tensorboard_shows_the_maps_at_every_evaluation(script: Any, tmp_path: A
     agent = load_run(*find_run(run / "final_model.zip"), "cpu")[0]
     # As in training: sums in another order may round a colour the other way.
     agent.policy.to(memory_format=torch.channels_last)
-    [maps] = positional_biases(agent.policy, (4, 84, 84)).values()
+    [maps] = bias_maps(agent.policy, (4, 84, 84)).values()
     assert maps.abs().max() > 0
     assert np.array_equal(picture, bias_picture(maps))
 

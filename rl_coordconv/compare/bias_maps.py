@@ -31,7 +31,7 @@ def newest_maps(run: Path) -> tuple[str, np.ndarray] | None:
     return layer, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def positional_biases(analysis: Analysis) -> Figure | None:
+def bias_maps_figure(analysis: Analysis) -> Figure | None:
     """
     Draw, per arm, the maps that its filters add, of the first run that has them; None where none has.
 

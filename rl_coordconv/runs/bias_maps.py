@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rl_coordconv.coordinates import coordinate_layers
 
 
-def positional_biases(policy: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Tensor]:
+def bias_maps(policy: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Tensor]:
     """
     Return the map that each filter of each CoordConv layer adds, by the layer's name.
 
