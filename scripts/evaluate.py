@@ -21,7 +21,7 @@ with script_needs("train"):
 
     from rl_coordconv.cli import parse_dataclass
     from rl_coordconv.extractors import Pool
-    from rl_coordconv.files import check_place_of, write_json
+    from rl_coordconv.files import alone, check_place_of, write_json
     from rl_coordconv.layers import CoordScale
     from rl_coordconv.machine import check_device
     from rl_coordconv.runs.agent import find_run, load_run
@@ -118,7 +118,8 @@ def main(args: Sequence[str]) -> None:
     Console().print(score_table(f"{run.game}: {model_file}", returns))
     if output is not None:
         result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
-        write_json(output, {**result, "returns": returns, "lengths": lengths})
+        with alone(output.parent):  # two evaluations of one run may end at once
+            write_json(output, {**result, "returns": returns, "lengths": lengths})
         print(f"wrote {output}")
     if videos:
         frames, score = film_game(model, run, config.seed, config.deterministic, config.max_steps)
