@@ -123,6 +123,8 @@ class RunConfig:
         :raises UserError: A value is not allowed; nothing has been created by then
         """
         check_values(self)
+        if not self.output:
+            raise UserError("output is empty: give a folder, e.g. runs")
         choose("algo", self.algo, ALGORITHMS)
         if unfit := [name for name in self.extractor_kwargs if not isinstance(name, str)]:
             raise UserError(f"extractor_kwargs names option {unfit[0]}: names must be text")

@@ -11,7 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from torch import Tensor, nn
-from torch.optim import RMSprop
+from torch.optim import SGD, RMSprop
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.extractors import (
@@ -46,15 +46,17 @@ def add_coordinates(
     :param coord_layers: Which convolutions of its features extractor, from 0
     :param with_r: Add the distance from the centre as a third coordinate
     :param coord_scale: As in :class:`~rl_coordconv.layers.CoordConv2d` (None: ``root`` where the optimizer is
-        A2C's RMSprop, else ``window``)
+        A2C's RMSprop or SGD, else ``window``)
     :return: The model
     :raises UserError: Its extractor is neither SB3's for images nor derived from one of this package's, or
         has coordinates; it has several optimizers, or there is no such convolution; the model is as it was
     """
     networks, counterpart = _that_can_see(model)
+    if isinstance(coord_layers, Sequence) and not len(coord_layers):
+        raise UserError("coord_layers is empty: name one convolution or more")
     policy: Any = model.policy
     if coord_scale is None:
-        coord_scale = "root" if isinstance(policy.optimizer, (RMSprop, RMSpropTFLike)) else "window"
+        coord_scale = "root" if isinstance(policy.optimizer, (RMSprop, RMSpropTFLike, SGD)) else "window"
     options = {"with_r": with_r, "coord_init": "zeros", "coord_scale": coord_scale}
     before = {id(parameter): name for name, parameter in policy.named_parameters()}
     for network in networks:

@@ -121,8 +121,12 @@ def check_can_hold_files(folder: Path, what: str) -> None:
     :raises UserError: What is there already does not let it
     """
     place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(f"{what} '{folder}' cannot be made: '{place}' is not a folder that can be written to")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError:
+        reason = f"'{place}' is not a folder that can be written to"
+        raise UserError(f"{what} '{folder}' cannot be made: {reason}") from None
 
 
 @contextlib.contextmanager

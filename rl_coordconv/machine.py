@@ -51,6 +51,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
 
 
+def check_fits_memory(size: int) -> None:
+    """
+    Refuse what this machine could never hold, before it is tried: Linux ends the process that asks for it.
+
+    :param size: In bytes
+    :raises MemoryError: It has less
+    """
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > there:
+        raise MemoryError(f"{size / 2**30:,.0f} GB needed, {there / 2**30:,.0f} GB there")
+
+
 @contextlib.contextmanager
 def enough_memory(lower: str, when: str = " before the first step") -> Iterator[None]:
     """

@@ -46,6 +46,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     :raises UserError: It is missing or holds something else
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"config '{path}' is a folder: give a YAML file")
     if not path.is_file():
         raise UserError(f"config file '{path}' does not exist")
     try:

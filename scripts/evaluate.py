@@ -28,6 +28,7 @@ with script_needs("train"):
     from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
     from rl_coordconv.runs.export import MODEL
     from rl_coordconv.runs.foreign import check_foreign, load_zip
+    from rl_coordconv.runs.progress import games_bar
     from rl_coordconv.runs.shifts import collect_frames, draw_shift_effects, policy_with_values, shift_effects
     from rl_coordconv.runs.video import check_picture_path, film_game, write_video
 
@@ -113,8 +114,11 @@ def main(args: Sequence[str]) -> None:
         )
     if config.positions:
         policy_with_values(model)  # refused before games are played
-    with contextlib.closing(make_eval_env(run, min(config.n_envs, config.games))) as env:
-        returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic)
+    with (
+        contextlib.closing(make_eval_env(run, min(config.n_envs, config.games))) as env,
+        games_bar(str(config.agent), config.games) as show,
+    ):
+        returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic, show)
     Console().print(score_table(f"{run.game}: {model_file}", returns))
     if output is not None:
         result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
@@ -122,6 +126,7 @@ def main(args: Sequence[str]) -> None:
             write_json(output, {**result, "returns": returns, "lengths": lengths})
         print(f"wrote {output}")
     if videos:
+        print("filming one game", file=sys.stderr)
         frames, score = film_game(model, run, config.seed, config.deterministic, config.max_steps)
         for path in videos:
             write_video(frames, path)

@@ -107,6 +107,11 @@ BAD = {
         ["--game", "pong", "--extractor-kwargs", '{"coord_layers": [1]}'],
         "extractor_kwargs is for other options: give coord_layers as one of its own",
     ),
+    "a rollout that no memory holds": (
+        ["--game", "pong", "--n-envs", "100000000"],
+        "out of memory before the first step: lower n_envs or ppo.n_steps",
+    ),
+    "no output folder": (["--game", "pong", "--output", ""], "output is empty: give a folder"),
     "a name that is a number": (["--game", "pong", "--arm", "3e4"], "put letters before it"),
     "a name that is nothing": (["--game", "pong", "--name", "False"], "put letters before it"),
     "unknown extractor": (["--game", "pong", "--extractor", "cordconv"], "did you mean 'coordconv'?"),

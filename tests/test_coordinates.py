@@ -102,12 +102,20 @@ def test_models_that_cannot_see_coordinates_are_left_as_they_are() -> None:
         add_coordinates(plain, coord_layers=0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"coord_layers is .5.: use different numbers from 0 to 2"):
         add_coordinates(plain, coord_layers=[5])
+    with pytest.raises(UserError, match="coord_layers is empty"):
+        add_coordinates(plain, coord_layers=[])
     assert not any(isinstance(module, CoordConv2d) for module in plain.policy.modules())
 
 
-@pytest.mark.parametrize(("algorithm", "scale"), [(A2C, 1 / 8), (PPO, 1 / 64)])
-def test_coordinates_get_the_scale_that_suits_the_optimizer(algorithm: Any, scale: float) -> None:
-    model = add_coordinates(algorithm("CnnPolicy", make_env(), n_steps=8, device="cpu"))
+@pytest.mark.parametrize(
+    ("algorithm", "options", "scale"),
+    [(A2C, {}, 1 / 8), (PPO, {}, 1 / 64), (PPO, {"optimizer_class": torch.optim.SGD}, 1 / 8)],
+)
+def test_coordinates_get_the_scale_that_suits_the_optimizer(
+    algorithm: Any, options: dict[str, Any], scale: float
+) -> None:
+    options = options and {"policy_kwargs": {**options, "optimizer_kwargs": {}}}
+    model = add_coordinates(algorithm("CnnPolicy", make_env(), n_steps=8, device="cpu", **options))
     layer = model.policy.features_extractor.cnn[0]
     assert isinstance(layer, CoordConv2d)
     assert float(layer.coord_scale) == scale

@@ -271,6 +271,7 @@ def test_an_extractor_of_ones_own_is_one_line(monkeypatch):
         ({"extractor": "coordconv", "pool": "max"}, "has no option 'pool'"),
         ({"extractor": "nature-pool", "pool": "min"}, "pool is 'min': it must be one of average, max|pool"),
         ({"extractor": "impala-pool", "width": 0}, "width is 0: it must be"),
+        ({"extractor": "impala-pool", "width": 5_000}, "out of memory.*: lower features_dim, or width"),
         ({"extractor": "coordconv", "coord_scale": 0.0}, "coord_scale is 0"),
         (
             {"extractor": "coordconv", "extractor_kwargs": {"features_dim": 8}},
@@ -300,6 +301,34 @@ def test_images_that_are_too_small_are_one_line(extractor):
     else:
         with pytest.raises(UserError, match="CoordConvNaturePool needs larger images than 20 x 20"):
             extractor(small)
+
+
+def test_small_images_and_other_spaces_say_what_is_needed():
+    images = spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    assert CoordConvNatureCNN(images)(torch.rand(1, 4, 36, 36)).shape == (1, 512)
+    for space, message in (
+        (spaces.Box(0, 255, (1, 35, 80), np.uint8), "images of 36 x 36 or more, channels first, not 35 x 80"),
+        (spaces.Dict({"image": images}), "for Dict observations give CoordConvCombinedExtractor"),
+    ):
+        with pytest.raises(UserError, match=message):
+            CoordConvNatureCNN(space)
+    for space, message in (
+        (images, "is for Dict observations: give CoordConvNatureCNN"),
+        (spaces.Dict({"speed": spaces.Box(-1, 1, (3,))}), "needs an image among speed"),
+    ):
+        with pytest.raises(UserError, match=message):
+            CoordConvCombinedExtractor(space)
+
+
+def test_numbers_of_numpy_are_numbers_and_other_types_are_one_line():
+    images = spaces.Box(0, 255, (4, 40, 40), np.uint8)
+    for layers in (np.array([0, 2]), [np.int64(0), 2]):
+        found = CoordConvNatureCNN(images, coord_layers=layers, coord_scale=np.float32(0.5))
+        assert [layer.coord_scale for layer in found.cnn if isinstance(layer, CoordConv2d)] == [0.5, 0.5]
+    with pytest.raises(UserError, match="with_r is 'no': it must be true or false"):
+        CoordConvNatureCNN(images, with_r="no")
+    with pytest.raises(UserError, match="unknown pool 'None'"):
+        CoordConvNaturePool(images, pool=None)
 
 
 class ImageAndVector(gym.Env):

@@ -53,12 +53,7 @@ def read_foreign(path: Path, comparison: str, game: str, arm: str, number: int) 
         counts = [len(returns) for returns in evaluations.values()]
         curve = np.repeat([*evaluations], counts).astype(np.float64), np.concatenate([*evaluations.values()])
     if curve is None or not len(curve[0]):
-        inside = sorted({str(file.parent) for file in path.glob("**/*.tfevents.*")})
-        hint = f": did you mean {', '.join(inside[:3])}?" if inside else ""
-        raise UserError(
-            f"arm '{arm}': '{path}' holds no finished game: neither *monitor.csv nor events with "
-            f"rollout/ep_rew_mean nor {EVALUATIONS}{hint}"
-        )
+        raise UserError(f"arm '{arm}': '{path}' holds no finished game{_hint(path)}")
     if fps := scalars.get("time/fps"):
         speed = float(fps[1][-1])
     last = max(evaluations, default=0)
@@ -76,6 +71,25 @@ def read_foreign(path: Path, comparison: str, game: str, arm: str, number: int) 
         eval_games=len(final),
         foreign=True,
     )
+
+
+def check_holds_run(path: Path, where: str) -> None:
+    """
+    Refuse a folder that cannot be a run, before others are trained to be compared with it.
+
+    :param path: The folder
+    :param where: What names it, for the message
+    :raises UserError: There is nothing in it that a report reads
+    """
+    kinds = ("config.yaml", "*monitor.csv", "*.tfevents.*", EVALUATIONS)
+    if not any(any(path.glob(kind)) for kind in kinds):
+        raise UserError(f"{where}: '{path}' holds no run{_hint(path)}")
+
+
+def _hint(path: Path) -> str:
+    inside = sorted({str(file.parent) for file in path.glob("**/*.tfevents.*")} - {str(path)})
+    found = f": did you mean {', '.join(inside[:3])}?" if inside else ""
+    return f": neither *monitor.csv nor events with rollout/ep_rew_mean nor {EVALUATIONS}{found}"
 
 
 def read_evaluations(path: Path) -> Mapping[int, np.ndarray]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_coordconv.compare.comparison import SCORE_KINDS, Comparison
+from rl_coordconv.compare.foreign import check_holds_run
 from rl_coordconv.compare.rundata import run_name
 from rl_coordconv.config import RunConfig, config_from_dict
 from rl_coordconv.envs import canonical_game
@@ -170,7 +171,8 @@ def _arm_config(
 ) -> RunConfig | None:
     """Return the config of an arm on one game, or None for an arm trained elsewhere."""
     where = f"{path}: arm '{arm}'"
-    options = {} if options is None else options
+    if options is None:
+        raise UserError(f"{where} has no options: give some, indented below it, or {{}} for the defaults")
     common = values.get("common") or {}
     if not isinstance(options, dict) or not isinstance(common, dict):
         raise UserError(f"{where}: its options, and 'common', must be 'option: value' lines")
@@ -226,4 +228,6 @@ def _foreign_folders(arm: str, folders: Any, games: list[str], path: Path) -> di
         if canonical_game(game) in found:
             raise UserError(f"{where}: game {canonical_game(game)} is given twice")
         found[canonical_game(game)] = paths
+    for run in (run for paths in found.values() for run in paths):
+        check_holds_run(run, where)
     return found

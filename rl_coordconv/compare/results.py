@@ -25,7 +25,7 @@ from rl_coordconv.compare.read import read_run
 from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.tidy import read_csv, write_csv
 from rl_coordconv.errors import UserError
-from rl_coordconv.files import alone, write_text
+from rl_coordconv.files import alone, check_can_hold_files, write_text
 
 
 class Results:
@@ -48,6 +48,7 @@ class Results:
         """Return the comparison with the games, arms and seeds that are recorded besides."""
         comparison = dataclasses.replace(comparison, results=self.folder)
         if not self.folder.exists():
+            check_can_hold_files(self.folder, "results")
             return comparison
         if not self.folder.is_dir():
             raise UserError(f"results '{self.folder}' is not a folder")

@@ -12,18 +12,21 @@ Names ending in ``-pool`` average or take the maximum over space where the other
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from torch import nn
 
 from rl_coordconv.errors import UserError, choose, nearest
 from rl_coordconv.extractors.image import ImageExtractor, Pool, see_coordinates
 from rl_coordconv.extractors.impala import CoordConvImpalaCNN, CoordConvImpalaPool
 from rl_coordconv.extractors.nature import CoordConvCombinedExtractor, CoordConvNatureCNN, CoordConvNaturePool
-from rl_coordconv.machine import enough_memory, is_out_of_memory
+from rl_coordconv.machine import check_fits_memory, enough_memory, is_out_of_memory
 
 __all__ = [
     "EXTRACTORS",
@@ -136,8 +139,12 @@ def check_extractor(name: str, options: dict[str, Any], observation_space: space
         return
     kwargs = policy_kwargs(name, **options)
     with torch.random.fork_rng(devices=[]), enough_memory("features_dim, or width where there is one"):
+        make = functools.partial(
+            kwargs["features_extractor_class"], observation_space, **kwargs["features_extractor_kwargs"]
+        )
         try:
-            kwargs["features_extractor_class"](observation_space, **kwargs["features_extractor_kwargs"])
+            check_fits_memory(COPIES_OF_WEIGHTS * _bytes(make))
+            make()
         except (UserError, AssertionError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -145,5 +152,18 @@ def check_extractor(name: str, options: dict[str, Any], observation_space: space
             raise UserError(f"extractor '{name}': {what}") from None
     _MADE.add(key)
 
+
+def _bytes(make: Callable[[], nn.Module]) -> int:
+    """Return how much memory the weights of a network will take; 0 where that cannot be told beforehand."""
+    try:
+        with torch.device("meta"):
+            parameters = [*make().parameters()]
+    except (UserError, AssertionError, TypeError, ValueError, RuntimeError):
+        return 0  # told once it is made
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+COPIES_OF_WEIGHTS = 4
+"""In training: themselves, their gradients, and Adam's two means."""
 
 _MADE: set[tuple[str, str, str]] = set()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
@@ -38,9 +39,9 @@ def see_coordinates(
         option is not allowed
     """
     convs = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
-    if not isinstance(coord_layers, Sequence):
+    if not isinstance(coord_layers, (Sequence, np.ndarray)):
         raise UserError(f"coord_layers is {coord_layers}: give a list, e.g. [{coord_layers}]")
-    chosen = list(coord_layers)
+    chosen = [int(index) if isinstance(index, np.integer) else index for index in coord_layers]
     allowed = all(type(index) is int and 0 <= index < len(convs) for index in chosen)
     if not allowed or len(set(chosen)) < len(chosen):
         raise UserError(f"coord_layers is {chosen}: use different numbers from 0 to {len(convs) - 1}")
@@ -78,7 +79,7 @@ class ImageExtractor(BaseFeaturesExtractor):
     ) -> None:
         channels = _image_channels(observation_space, normalized_image, type(self).__name__)
         super().__init__(observation_space, features_dim)
-        pools: list[nn.Module] = [POOLS[choose("pool", pool, POOLS)](1)] if pool is not None else []
+        pools: list[nn.Module] = [] if pool is None else [POOLS[pool](1)]
         self.cnn = nn.Sequential(*network(channels), *pools, nn.Flatten())
         image = torch.zeros(1, *(observation_space.shape or ()))
         with torch.no_grad():
@@ -112,6 +113,12 @@ def _image_channels(observation_space: gym.Space, normalized_image: bool, extrac
         "https://stable-baselines3.readthedocs.io/en/master/guide/custom_env.html"
     )
     return observation_space.shape[0]
+
+
+def check_pool(pool: Pool) -> Pool:
+    """Return how to pool over space, or say what there is."""
+    choose("pool", pool, POOLS)
+    return pool
 
 
 def check_width(width: int) -> int:

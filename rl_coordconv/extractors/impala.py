@@ -9,7 +9,7 @@ import gymnasium as gym
 import torch
 from torch import nn
 
-from rl_coordconv.extractors.image import ImageExtractor, Pool, check_width
+from rl_coordconv.extractors.image import ImageExtractor, Pool, check_pool, check_width
 from rl_coordconv.layers import CoordInit, CoordScale
 
 
@@ -113,4 +113,5 @@ class CoordConvImpalaPool(ImageExtractor):
     ) -> None:
         network = partial(stages, width=check_width(width))
         coordinates = (coord_layers, with_r, coord_init, coord_scale)
+        pool = check_pool(pool)
         super().__init__(observation_space, features_dim, network, pool, normalized_image, coordinates)

@@ -9,8 +9,12 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from torch import nn
 
-from rl_coordconv.extractors.image import ImageExtractor, Pool, check_width, see_coordinates
+from rl_coordconv.errors import UserError
+from rl_coordconv.extractors.image import ImageExtractor, Pool, check_pool, check_width, see_coordinates
 from rl_coordconv.layers import CoordInit, CoordScale
+
+NATURE_SMALLEST = 36
+"""Pixels that the three convolutions of Mnih et al. 2015 need to leave one."""
 
 
 class CoordConvNatureCNN(NatureCNN):
@@ -43,6 +47,14 @@ class CoordConvNatureCNN(NatureCNN):
         coord_scale: CoordScale = "window",
         normalized_image: bool = False,
     ) -> None:
+        if isinstance(observation_space, spaces.Dict):
+            raise UserError("for Dict observations give CoordConvCombinedExtractor, and MultiInputPolicy")
+        shape = observation_space.shape or ()
+        if len(shape) == 3 and min(shape[1:]) < NATURE_SMALLEST:
+            raise UserError(
+                f"CoordConvNatureCNN needs images of {NATURE_SMALLEST} x {NATURE_SMALLEST} or more, channels "
+                f"first, not {shape[1]} x {shape[2]}"
+            )
         super().__init__(observation_space, features_dim, normalized_image)
         see_coordinates(self.cnn, coord_layers, with_r, coord_init, coord_scale)
 
@@ -73,10 +85,14 @@ class CoordConvCombinedExtractor(CombinedExtractor):
         coord_init: CoordInit = "zeros",
         coord_scale: CoordScale = "window",
     ) -> None:
+        if not isinstance(observation_space, spaces.Dict):
+            raise UserError("CoordConvCombinedExtractor is for Dict observations: give CoordConvNatureCNN")
         super().__init__(observation_space, cnn_output_dim, normalized_image)
-        for extractor in self.extractors.values():
-            if isinstance(extractor, NatureCNN):
-                see_coordinates(extractor.cnn, coord_layers, with_r, coord_init, coord_scale)
+        networks = [part.cnn for part in self.extractors.values() if isinstance(part, NatureCNN)]
+        if not networks:
+            raise UserError(f"CoordConvCombinedExtractor needs an image among {', '.join(observation_space)}")
+        for network in networks:
+            see_coordinates(network, coord_layers, with_r, coord_init, coord_scale)
 
 
 class CoordConvNaturePool(ImageExtractor):
@@ -123,4 +139,5 @@ class CoordConvNaturePool(ImageExtractor):
             ]
 
         coordinates = (coord_layers, with_r, coord_init, coord_scale)
+        pool = check_pool(pool)
         super().__init__(observation_space, features_dim, network, pool, normalized_image, coordinates)

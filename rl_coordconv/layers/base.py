@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -49,6 +50,8 @@ class CoordConvLayer(nn.Module):
         coord_scale: CoordScale = 1.0,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(with_r, bool):
+            raise UserError(f"with_r is {with_r!r}: it must be true or false")
         super().__init__(*args, **kwargs)
         self.with_r = with_r
         self.coord_init = choose("coord_init", coord_init, COORD_INITS)
@@ -177,7 +180,7 @@ def check_coord_scale(coord_scale: Any, window: int) -> float:
         return 1 / window
     if coord_scale == "root":
         return 1 / math.sqrt(window)
-    is_number = isinstance(coord_scale, (int, float)) and not isinstance(coord_scale, bool)
+    is_number = isinstance(coord_scale, Real) and not isinstance(coord_scale, bool)
     if not is_number or not math.isfinite(coord_scale) or coord_scale == 0:
         raise UserError(
             f"coord_scale is {coord_scale!r}: it must be 'window', 'root' or a finite number other than 0"

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from rl_coordconv.errors import UserError
 from rl_coordconv.layers.base import CoordConvLayer, CoordInit, CoordScale, reset
@@ -53,12 +54,16 @@ class CoordConv2d(CoordConvLayer, nn.Conv2d):
         if isinstance(conv, CoordConvLayer):
             raise UserError("this convolution sees coordinates already")
         kind = type(conv)
+        if not isinstance(conv, nn.Conv2d) or isinstance(conv.weight, UninitializedParameter):
+            raise UserError(f"from_conv takes a Conv2d that has its weights, not a {kind.__name__}")
         if (kind.forward, kind._conv_forward) != (nn.Conv2d.forward, nn.Conv2d._conv_forward):
             raise UserError(f"a {kind.__name__} is no plain convolution: it computes in a way of its own")
         if conv.state_dict().keys() - {"weight", "bias"}:
             raise UserError(
                 "this convolution's weight is computed from others, e.g. by weight_norm: remove that first"
             )
+        if conv._forward_hooks or conv._forward_pre_hooks:
+            raise UserError("this convolution has hooks, which may change its output: remove them first")
         layer = cls(
             conv.in_channels,
             conv.out_channels,

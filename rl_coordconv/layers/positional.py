@@ -89,7 +89,9 @@ class PositionalTerm:
             with torch.autocast(kind, enabled=False):
                 return self.add(out, weight, options, make, multiply)
         pixels_last = is_channels_last(out)
-        if is_traced() or is_functorch_wrapped_tensor(weight):
+        if is_functorch_wrapped_tensor(weight):  # a batch of weights makes a batch of outputs
+            return out + multiply(out, make(out, *options))
+        if is_traced():
             return _add(out, multiply(out, make(out, *options)), pixels_last)
         formats = (pixels_last, is_channels_last(weight))
         key = (options, weight.dtype, weight.device)

@@ -46,8 +46,8 @@ def find_run(path: Path) -> tuple[RunFolder, Path]:
         if run := run_around(path):
             return run, path
         raise UserError(
-            f"'{path}' is not inside of a run folder: say what it is with --algo, --game and --extractor "
-            "(then only tensors are read); if it has classes of its own and you trust its source, add --trust"
+            f"'{path}' is not inside of a run folder: scripts/evaluate.py takes it with --algo, --game and "
+            "--extractor (then only tensors are read), or with --trust where it has classes of its own"
         )
     folder = RunFolder(path)
     if (path / MODEL).is_file():

@@ -70,7 +70,9 @@ def play_games(
     :raises UserError: The agent has other actions or observations than the game
     """
     if env.action_space != model.action_space:
-        raise UserError(f"the agent chooses from {model.action_space}, the game has {env.action_space}")
+        raise UserError(
+            f"the agent chooses from {model.action_space}, the game has {env.action_space}: another game's?"
+        )
     seen, shown = model.observation_space.shape, env.observation_space.shape
     if seen != shown:
         raise UserError(f"the agent sees observations of shape {seen}, the game has {shown}")
@@ -197,10 +199,11 @@ class PeriodicEvaluation(RunCallback):
         if freq and self.model.num_timesteps // freq > self.last_step // freq:
             self.evaluate(self.config.eval_episodes)
 
-    def final(self) -> None:
-        """Play the games that the run's score is the mean of, once training is over."""
-        if self.last_step < self.model.num_timesteps:
-            self.evaluate(self.config.final_eval_episodes or self.config.eval_episodes)
+    @property
+    def final_games(self) -> int:
+        """Games to play once training is over, whose mean is the run's score; 0 if they have been played."""
+        is_due = self.last_step < self.model.num_timesteps
+        return (self.config.final_eval_episodes or self.config.eval_episodes) if is_due else 0
 
     def evaluate(self, n_games: int) -> None:
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import FRAMES, RunConfig
 from rl_coordconv.errors import UserError, choose, last_line
 from rl_coordconv.extractors import EXTRACTORS, policy_kwargs
+from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.policies import CoordActorPolicy
 from rl_coordconv.runs.checkpoints import load_parameters
 from rl_coordconv.runs.export import ALIASES, EXTRACTOR, with_aliases
@@ -37,7 +38,9 @@ NOT_UNPICKLED: dict[str, Any] = {
 UNTRACED = ("coord_scale", "pool")
 
 
-def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> BaseAlgorithm:
+def load_tensors(
+    path: Path, algo: str, extractor: str, config: RunConfig, said: Container[str]
+) -> BaseAlgorithm:
     """
     Put the tensors of a zip into the network that it is said to have; nothing is unpickled.
 
@@ -47,6 +50,7 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
     :param algo: ``ppo``, ``a2c`` or ``dqn``
     :param extractor: Its features extractor, by its name in configs
     :param config: A config with that extractor, its options, and the device
+    :param said: Names of the options that are known; the others are assumed, and told
     :raises UserError: It is damaged, or not such an agent
     """
     weights: dict[str, Tensor] = load_parameters(path, "cpu")["policy"]
@@ -76,13 +80,13 @@ def load_tensors(path: Path, algo: str, extractor: str, config: RunConfig) -> Ba
         missing = "it has no tensor " if isinstance(error, KeyError) else ""
         detail = missing + last_line(error)
         raise UserError(f"model '{path}' is no {algo} agent with extractor {extractor}: {detail}") from None
-    defaults = EXTRACTORS[extractor].defaults
+    values = EXTRACTORS[extractor].defaults | config.extractor_options
     if hidden:
         assumed.append(f"activation_fn {model.policy.activation_fn.__name__} (SB3's)")  # type: ignore[union-attr]
     assumed += [
-        f"--{name.replace('_', '-')} {defaults[name]}"
+        f"--{name.replace('_', '-')} {values[name]}"
         for name in UNTRACED
-        if name in defaults and name not in config.extractor_options
+        if name in values and name not in said
     ]
     if assumed:
         print(f"assumed for '{path}': {', '.join(assumed)} (its tensors do not tell)", file=sys.stderr)
@@ -178,6 +182,10 @@ def load_zip(
     choose("algo", algo, SB3_ALGORITHMS)
     if trust and options:
         raise UserError(f"a zip that is unpickled says its options itself: leave out {', '.join(options)}")
+    if algo in ALGORITHMS:  # whose default for coord_scale it has
+        options["algo"] = algo
     config = RunConfig(game=game, extractor=extractor or "cnn", device=device, **options).validate()
-    model = unpickle(path, algo, config) if trust else load_tensors(path, algo, str(extractor), config)
+    if trust:
+        return unpickle(path, algo, config), config
+    model = load_tensors(path, algo, str(extractor), config, options)
     return model, config

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -45,6 +46,31 @@ def make_bar(label: str, shown: str) -> Bar:
 def print_line(console: Console, text: str) -> None:
     """Print a line as it is, for logs and other programs."""
     console.print(text, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def games_bar(label: str, total: int) -> Iterator[Callable[[dict[str, Any], dict[str, Any]], None]]:
+    """
+    Show how many games are over: a bar, or where there is no terminal a line every 10 seconds.
+
+    :param label: What plays
+    :param total: Games to play
+    :return: The ``callback`` of :func:`~.evaluation.play_games`
+    """
+    console = Console(stderr=True)
+    columns = BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} games"), TimeRemainingColumn()
+    with Bar(TextColumn(label), *columns, console=console, disable=not console.is_terminal) as bar:
+        task, last = bar.add_task("", total=total), time.monotonic()
+
+        def show(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
+            nonlocal last
+            done, now = len(local_variables["episode_rewards"]), time.monotonic()
+            bar.update(task, completed=done)
+            if not console.is_terminal and now - last >= LINE_SECONDS:
+                last = now
+                print_line(console, f"{label}: {done}/{total} games")
+
+        yield show
 
 
 class ProgressReport(RunCallback):
@@ -93,6 +119,10 @@ class ProgressReport(RunCallback):
     def report(self) -> None:
         """Say that the run is under way."""
         self._write("running")
+
+    def tell(self, text: str) -> None:
+        """Say what comes now."""
+        print_line(self.console, f"{self.label}: {text}")
 
     def _write(self, state: State, cause: Cause = "", reason: str = "") -> None:
         self._measure()

@@ -15,8 +15,9 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from rl_coordconv.algorithms import build
 from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.envs.contract import SCREEN_SIZE
 from rl_coordconv.errors import UserError
-from rl_coordconv.machine import available_cores, enough_memory
+from rl_coordconv.machine import available_cores, check_fits_memory, enough_memory
 from rl_coordconv.runs import decisions
 from rl_coordconv.runs.callbacks import (
     Checkpoints,
@@ -45,6 +46,9 @@ def train(config: RunConfig, command: str | None = None) -> RunFolder:
     """
     folder = RunFolder(config.folder)
     folder.check_free()
+    with enough_memory(f"n_envs or {config.algo}.n_steps"):
+        frames = config.n_envs * getattr(config.hyperparameters, "n_steps", 1)
+        check_fits_memory(frames * SCREEN_SIZE**2)
     with contextlib.closing(make_training_env(config)) as env:
         with decisions.decided(config) as (settled, known):
             model = build_within_memory(settled, env)
@@ -156,7 +160,9 @@ def learn(
                 log_interval=None,  # type: ignore[arg-type]  # CurvePoints has its own; SB3 takes None
                 reset_num_timesteps=False,
             )
-            evaluation.final()
+            if games := evaluation.final_games:
+                progress.tell(f"playing {games} games for its score")
+                evaluation.evaluate(games)
             save_model(model, folder.final_model)
     finally:
         checkpoints.restore_signals()

@@ -58,5 +58,8 @@ def redraw_results(files: Sequence[str]) -> None:
     with needs("tasks"):
         from rl_coordconv.tasks.redraw import redraw
     for file in files:
+        if not Path(file).is_file():
+            raise UserError(f"'{file}' is no file: redraw takes results.json of one experiment or more")
+    for file in files:
         for written in redraw(Path(file)):
             print(f"wrote {written}")

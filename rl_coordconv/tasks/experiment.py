@@ -109,6 +109,8 @@ class Experiment(ABC):
             value = getattr(self, option.name)
             if option.name.startswith("lr") and value is not None and value >= 1:
                 raise UserError(f"{option.name} is {value}: it must be below 1")
+        if not self.output:
+            raise UserError("output is empty: give a folder, e.g. runs")
         if not self.seeds:
             raise UserError("seeds is empty: give one or more, as in --seeds 1 2 3")
         if min(self.seeds) < 0 or max(self.seeds) >= MOST_SEEDS or len(set(self.seeds)) < len(self.seeds):

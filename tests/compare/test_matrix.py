@@ -57,6 +57,11 @@ BAD = {
     "set by the matrix": ("arms: {cnn: {seed: 3}}", "'seed' is set by the comparison"),
     "arms alike": ("arms: {a: {extractor: cnn}, b: {extractor: cnn}}", "arms 'a' and 'b' have the same"),
     "folder missing": ("arms: {cnn: {}, old: {folders: {Pong: logs/*}}}", "there is no folder"),
+    "folder without a run": (
+        "arms: {cnn: {}, old: {folders: {Pong: .}}}",
+        "arm 'old': .* holds no run",
+    ),
+    "arm without options": ("arms: {cnn: {}, old: }", "arm 'old' has no options: give some"),
     "folder twice": ("arms: {cnn: {}, old: {folders: {Pong: [., ./.]}}}", "is given twice"),
     "folder's game twice": (
         "arms: {cnn: {}, old: {folders: {Pong: ., pong: .}}}",
@@ -87,6 +92,7 @@ def test_bad_matrix_is_one_line_and_leaves_nothing(script, matrix_file, capsys, 
         (["--retries", -1], "retries is -1"),
         (["--executor", "slurm"], "executor is slurm"),
         (["--address", "auto"], "address is for --executor ray"),
+        (["--results", "/proc/none"], "results '/proc/none' cannot be made"),
     ],
 )
 def test_bad_options_are_one_line(script, matrix_file, capsys, tmp_path, args, message):

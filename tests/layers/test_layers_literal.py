@@ -157,6 +157,18 @@ def test_a_convolution_whose_weight_is_computed_is_refused(change):
         CoordConv2d.from_conv(change(nn.Conv2d(3, 4, 3)))
 
 
+def test_what_is_no_convolution_with_weights_or_has_hooks_is_refused():
+    hooked = nn.Conv2d(3, 4, 3)
+    hooked.register_forward_hook(lambda layer, inputs, output: 2 * output)
+    for module, message in (
+        (nn.Linear(3, 4), "not a Linear"),
+        (nn.LazyConv2d(4, 3), "not a LazyConv2d"),
+        (hooked, "has hooks"),
+    ):
+        with pytest.raises(UserError, match=message):
+            CoordConv2d.from_conv(module)
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
 @pytest.mark.numeric

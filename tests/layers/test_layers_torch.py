@@ -154,6 +154,19 @@ def test_vmap(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d], grad:
 
 
 @pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+def test_vmap_over_the_weights_of_coordinates_alone(
+    layer_class: type[CoordConv2d] | type[CoordConvTranspose2d],
+) -> None:
+    layer, images = layer_class(2, 4, 3), torch.rand(2, 2, 8, 9)
+    weights = torch.randn(3, *layer.coord_weight.shape)
+
+    def output(weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"coord_weight": weight}, (images,))
+
+    torch.testing.assert_close(torch.vmap(output)(weights), torch.stack([output(one) for one in weights]))
+
+
+@pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
 def test_an_ensembles_stacked_weights_learn_each_its_own(
     layer_class: type[CoordConv2d] | type[CoordConvTranspose2d],
 ) -> None:

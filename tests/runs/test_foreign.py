@@ -121,7 +121,7 @@ def test_options_that_shapes_do_not_tell_are_given_or_said(extractor, options, d
 
 def test_what_no_tensor_tells_of_hidden_layers_and_exploration_is_said(tmp_path, capsys):
     for name, says in (
-        ("a2c", "assumed for '{}': activation_fn Tanh (SB3's), --coord-scale window (its"),
+        ("a2c", "assumed for '{}': activation_fn Tanh (SB3's), --coord-scale root (its"),
         ("dqn", "assumed for '{}': exploration_rate 0, activation_fn ReLU (SB3's) (its"),
     ):
         path = tmp_path / f"{name}.zip"
@@ -178,7 +178,7 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
             ("--algo", "dqn", "--game", "pong", "--extractor", "cnn"),
             "it has no tensor 'q_net.features_extractor",
         ),
-        ((), "say what it is with --algo"),
+        ((), "scripts/evaluate.py takes it with --algo"),
     ):
         assert script("evaluate", *say, *args) == 2
         assert says in capsys.readouterr().err

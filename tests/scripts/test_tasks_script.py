@@ -79,7 +79,7 @@ def test_detection_leaves_results_figure_and_tensorboard(
         (["gan", "--init", "hee"], "unknown init 'hee'"),
         (["gan", "--stop-at", "2"], "stop_at is 2.0: it must be above 0 and at most 1"),
         (["redraw"], "redraw needs files"),
-        (["redraw", "nowhere.json"], "'nowhere.json' cannot be read"),
+        (["redraw", "nowhere.json"], "'nowhere.json' is no file"),
         (["redraw", __file__], "is not the results.json of an experiment"),
         (["detect", "--scenes", "croped"], "did you mean 'cropped'?"),
         (["detect", "--scenes", "cropped"], "it needs --detector released"),

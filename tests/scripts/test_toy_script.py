@@ -45,6 +45,14 @@ def test_all_runs_every_task_and_split_within_its_budget(script, capsys, tmp_pat
     assert capsys.readouterr().out.count("training_seconds") == 6
 
 
+def test_further_seeds_have_as_long_as_those_before(script, tmp_path):
+    args = ("rendering", *SMALL, "--updates", 2, "--width", 1, "--budget", 9)
+    for seeds in ("[1]", "[1,2]"):
+        assert script("toy", *args, "--seeds", seeds) == 0
+    results = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("result.json")]
+    assert [result["seconds_allowed"] for result in results] == [4.5] * 4
+
+
 def test_all_arms_are_both_stacks_with_and_without_coordinates(script, tmp_path):
     assert script("toy", "rendering", *SMALL, "--arch", "all", "--updates", 2, "--width", 1) == 0
     results = json.loads((tmp_path / "runs/toy/rendering/quadrant/results.json").read_text())

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rl_coordconv.errors import choose
+from rl_coordconv.files import read_json
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.figures import save
 from rl_coordconv.tasks.toy.figures import SHOWN, toy_figure
@@ -94,6 +95,9 @@ class ToyConfig(Experiment):
         """Seconds that one run may take."""
         if self.budget is None:
             return SECONDS_PER_RUN
+        kept = read_json(self.folder / "options.json").get("options")
+        if isinstance(kept, dict) and kept.get("budget") == self.budget and "run_seconds" in kept:
+            return float(kept["run_seconds"])  # further seeds have as long as those before
         return self.budget / (len(self.arms) * len(self.seeds))
 
     def to_dict(self) -> dict[str, Any]:
