@@ -89,10 +89,11 @@ class PositionalTerm:
             with torch.autocast(kind, enabled=False):
                 return self.add(out, weight, options, make, multiply)
         pixels_last = is_channels_last(out)
-        if is_functorch_wrapped_tensor(weight):  # a batch of weights makes a batch of outputs
-            return out + multiply(out, make(out, *options))
         if is_traced():
             return _add(out, multiply(out, make(out, *options)), pixels_last)
+        if is_functorch_wrapped_tensor(weight):  # of many weights there are many outputs: none in place
+            added = multiply(out, make(out, *options))
+            return out + (added.permute(2, 0, 1) if pixels_last else added)
         formats = (pixels_last, is_channels_last(weight))
         key = (options, weight.dtype, weight.device)
         kept = self.kept.get(formats, NOTHING)

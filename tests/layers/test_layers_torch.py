@@ -154,10 +154,12 @@ def test_vmap(layer_class: type[CoordConv2d] | type[CoordConvTranspose2d], grad:
 
 
 @pytest.mark.parametrize("layer_class", [CoordConv2d, CoordConvTranspose2d])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_vmap_over_the_weights_of_coordinates_alone(
-    layer_class: type[CoordConv2d] | type[CoordConvTranspose2d],
+    layer_class: type[CoordConv2d] | type[CoordConvTranspose2d], memory_format: torch.memory_format
 ) -> None:
-    layer, images = layer_class(2, 4, 3), torch.rand(2, 2, 8, 9)
+    layer = layer_class(2, 4, 3).to(memory_format=memory_format)
+    images = torch.rand(2, 2, 8, 9).to(memory_format=memory_format)
     weights = torch.randn(3, *layer.coord_weight.shape)
 
     def output(weight: torch.Tensor) -> torch.Tensor:
