@@ -214,7 +214,7 @@ def test_zip_of_another_network_is_one_line(finished_run, script, capsys):
 def test_actions_are_sampled_unless_the_likeliest_are_asked_for(finished_run, script, monkeypatch, words):
     asked = []
 
-    def play(model, env, n_games, seed, deterministic):
+    def play(model, env, n_games, seed, deterministic, callback):
         asked.append(deterministic)
         return [1.0] * n_games, [1] * n_games
 
