@@ -119,7 +119,8 @@ def main(args: Sequence[str]) -> None:
         games_bar(str(config.agent), config.games) as show,
     ):
         returns, lengths = play_games(model, env, config.games, config.seed, config.deterministic, show)
-    Console().print(score_table(f"{run.game}: {model_file}", returns))
+    print(f"{run.game}: {model_file}")  # in one line, however narrow the table is
+    Console().print(score_table(returns))
     if output is not None:
         result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
         with alone(output.parent):  # two evaluations of one run may end at once

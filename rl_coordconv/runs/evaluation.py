@@ -129,16 +129,15 @@ def summarise(returns: list[float]) -> dict[str, float]:
     }
 
 
-def score_table(title: str, returns: list[float]) -> Table:
+def score_table(returns: list[float]) -> Table:
     """
     Return the table that people read: games, mean, std, IQM, min and max.
 
-    :param title: What was evaluated
     :param returns: Raw returns, at least one
     """
     from rich.table import Table  # of the extra [train]; loading an agent does without
 
-    table = Table("games", "mean", "std", "IQM", "min", "max", title=title, title_justify="left")
+    table = Table("games", "mean", "std", "IQM", "min", "max")
     table.add_row(str(len(returns)), *(f"{value:.1f}" for value in summarise(returns).values()))
     return table
 
