@@ -24,7 +24,7 @@ from rl_coordconv.extractors import EXTRACTORS, Pool, check_extractor
 from rl_coordconv.hyperparameters import ALGORITHMS, A2CConfig, PPOConfig
 from rl_coordconv.layers import CoordInit, CoordScale
 from rl_coordconv.machine import check_device
-from rl_coordconv.options import check_folder_name, check_values, fill, fits, read_yaml
+from rl_coordconv.options import check_folder_name, check_output, check_values, fill, fits, read_yaml
 
 if TYPE_CHECKING:
     from rl_coordconv.cli import OneLineParser
@@ -123,8 +123,7 @@ class RunConfig:
         :raises UserError: A value is not allowed; nothing has been created by then
         """
         check_values(self)
-        if not self.output:
-            raise UserError("output is empty: give a folder, e.g. runs")
+        check_output(self.output)
         choose("algo", self.algo, ALGORITHMS)
         if unfit := [name for name in self.extractor_kwargs if not isinstance(name, str)]:
             raise UserError(f"extractor_kwargs names option {unfit[0]}: names must be text")

@@ -105,8 +105,7 @@ def check_place_of(path: Path, what: str) -> None:
     if not path.absolute().parent.is_dir():
         raise UserError(f"folder '{path.parent}' of {what} '{path}' does not exist")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        _write_something(path.parent)
     except OSError as error:
         detail = error.strerror or error
         raise UserError(f"folder '{path.parent}' of {what} '{path}' cannot be written: {detail}") from None
@@ -122,11 +121,16 @@ def check_can_hold_files(folder: Path, what: str) -> None:
     """
     place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
+        _write_something(place)
     except OSError:
         reason = f"'{place}' is not a folder that can be written to"
         raise UserError(f"{what} '{folder}' cannot be made: {reason}") from None
+
+
+def _write_something(folder: Path) -> None:
+    """Write a file that leaves nothing: permissions do not tell all that keeps files out."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 @contextlib.contextmanager

@@ -149,6 +149,17 @@ def check_folder_name(what: str, name: str) -> None:
         raise UserError(f"{what} '{name}' must be a folder name: at most 100 letters, digits and . _ + -")
 
 
+def check_output(output: str) -> None:
+    """
+    Refuse an output folder without a name, which would be the working directory.
+
+    :param output: Folder for runs or experiments
+    :raises UserError: It is empty
+    """
+    if not output:
+        raise UserError("output is empty: give a folder, e.g. runs")
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value is of an annotation's type."""
     return any(_is(value, kind) for kind in _kinds(hint))

@@ -57,7 +57,7 @@ class Extractor:
     cls: type[BaseFeaturesExtractor]
     fixed: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def arguments(self) -> dict[str, Any]:
         """Defaults of the constructor's arguments, with the parent's where it hands on ``**kwargs``."""
         found: dict[str, Any] = {}

@@ -37,7 +37,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_path, read_json, write_json
 from rl_coordconv.machine import check_device, enough_memory, versions
-from rl_coordconv.options import check_folder_name
+from rl_coordconv.options import check_folder_name, check_output
 from rl_coordconv.runs.folder import LOCK, RunFolder
 from rl_coordconv.tasks.progress import StepBar
 from rl_coordconv.tasks.seed_statistics import Numbers, print_table, summarise
@@ -109,8 +109,7 @@ class Experiment(ABC):
             value = getattr(self, option.name)
             if option.name.startswith("lr") and value is not None and value >= 1:
                 raise UserError(f"{option.name} is {value}: it must be below 1")
-        if not self.output:
-            raise UserError("output is empty: give a folder, e.g. runs")
+        check_output(self.output)
         if not self.seeds:
             raise UserError("seeds is empty: give one or more, as in --seeds 1 2 3")
         if min(self.seeds) < 0 or max(self.seeds) >= MOST_SEEDS or len(set(self.seeds)) < len(self.seeds):
