@@ -15,8 +15,9 @@ STORAGE = {
     errno.EACCES: "permission is missing",
     errno.EFBIG: "the file would be larger than this account may write",
     errno.EIO: "the disk reports an error",
+    errno.ENAMETOOLONG: "the name is too long",
 }
-"""What keeps files from being written, and what to do, by its number."""
+"""What keeps files from being read or written, and what to do, by its number."""
 
 
 class UserError(ValueError):
@@ -82,8 +83,8 @@ def needs(extra: str = "") -> Iterator[None]:
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """
-    Print a :class:`UserError`, or that a disk takes no more, as one line and exit with code 2; with 130 after
-    Ctrl-C.
+    Print a :class:`UserError`, or what the file system refuses, as one line and exit with code 2; with 130
+    after Ctrl-C.
 
     Around a block, or as a decorator of a script's ``main``: ``@one_line_errors()``.
     """

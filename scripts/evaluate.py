@@ -25,7 +25,7 @@ with script_needs("train"):
     from rl_coordconv.layers import CoordScale
     from rl_coordconv.machine import check_device
     from rl_coordconv.runs.agent import find_run, load_run
-    from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise
+    from rl_coordconv.runs.evaluation import make_eval_env, play_games, score_table, summarise_games
     from rl_coordconv.runs.export import MODEL
     from rl_coordconv.runs.foreign import check_foreign, load_zip
     from rl_coordconv.runs.progress import games_bar
@@ -122,7 +122,7 @@ def main(args: Sequence[str]) -> None:
     print(f"{run.game}: {model_file}")  # in one line, however narrow the table is
     Console().print(score_table(returns))
     if output is not None:
-        result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise(returns)}
+        result = {"agent": str(model_file), "game": run.game, "seed": config.seed, **summarise_games(returns)}
         with alone(output.parent):  # two evaluations of one run may end at once
             write_json(output, {**result, "returns": returns, "lengths": lengths})
         print(f"wrote {output}")

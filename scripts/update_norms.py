@@ -18,7 +18,7 @@ with script_needs("report"):
     from rich.progress import track
 
     from rl_coordconv.cli import parse_dataclass
-    from rl_coordconv.compare.update_norms import draw, first_runs, measure, write_norms
+    from rl_coordconv.compare.update_norms import Norm, draw, first_runs, measure, write_norms
     from rl_coordconv.files import check_can_hold_files
 
 
@@ -46,8 +46,10 @@ def main(args: Sequence[str]) -> None:
         draw(config.output)
         return
     arms = track(first_runs(config.configs), "arms")
-    norms = [norm for arm in arms for norm in measure(arm, config.steps)]
-    write_norms(config.output, norms)
+    norms: list[Norm] = []
+    for arm in arms:
+        norms += measure(arm, config.steps)
+        write_norms(config.output, norms)  # after each arm: what is measured is not lost
     print((config.output / "update_norms.md").read_text(encoding="utf-8"), end="")
 
 

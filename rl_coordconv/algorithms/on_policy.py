@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import explained_variance
@@ -46,13 +47,14 @@ class FastOnPolicyAlgorithm(FastRollout):
     On a GPU, acts and minibatches are CUDA graphs (with ``target_kl``, acts alone).
 
     :param precision: ``bf16`` computes the features extractor in bfloat16 autocast; weights, heads, losses
-        and optimizer stay in float32. ``auto`` does so where a probe finds it faster
+        and optimizer stay in float32. ``auto`` does so where a probe finds it faster, with the device buffer
     :param compile: Compile the features extractor for the batch sizes of rollout and update; or ``auto``
     :param channels_last: Convolve in the ``channels_last`` memory format
     :param buffer: ``device`` keeps rollouts in a :class:`~.buffer.DeviceRolloutBuffer`; the switches need it
     :param strict: Raise instead of warn where this machine cannot do what is asked
     :raises UserError: An argument is none of these; bf16 or compile without the device buffer; with it,
-        observations that are not stacks of uint8 frames; with ``strict``, a switch that cannot be had
+        a rollout buffer of another class, or observations that are not stacks of uint8 frames; with
+        ``strict``, a switch that cannot be had
     """
 
     captured_minibatch: Captured
@@ -88,6 +90,12 @@ class FastOnPolicyAlgorithm(FastRollout):
             super()._setup_model()
             self.precision, self.compile = "fp32", False
             return
+        given_class = self.rollout_buffer_class
+        if given_class not in (None, RolloutBuffer, DeviceRolloutBuffer):  # SB3's zips name SB3's
+            raise UserError(
+                f"buffer='device' has no place for rollout_buffer_class {given_class.__name__}: "
+                "use buffer='host'"
+            )
         self.rollout_buffer_class = DeviceRolloutBuffer
         given = self.policy_kwargs
         self.policy_kwargs = with_fast_optimizer(given)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_coordconv.benchmark.measure import BENCHMARKS
-from rl_coordconv.benchmark.report import markdown, plot, sessions, summarise, with_earlier, written
+from rl_coordconv.benchmark.report import markdown, plot, sessions, summarise_rounds, with_earlier, written
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import make_folder, write_text
 from rl_coordconv.markdown import markdown_table
@@ -158,5 +158,5 @@ def overview(machines: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 def headline(result: dict[str, Any] | None, peer: str, case: str) -> str:
     """Return a peer's ratio in the first case that begins so, or a dash."""
-    rows = summarise(result) if result else []
+    rows = summarise_rounds(result) if result else []
     return next((written(row) for row in rows if row.peer == peer and row.case.startswith(case)), "-")

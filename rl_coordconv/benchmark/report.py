@@ -31,7 +31,7 @@ class Row:
     memory: float
 
 
-def summarise(result: dict[str, Any]) -> list[Row]:
+def summarise_rounds(result: dict[str, Any]) -> list[Row]:
     """
     Return a row per case and peer, as last measured.
 
@@ -97,7 +97,7 @@ def markdown(result: dict[str, Any]) -> str:
             written(row),
             f"{row.memory:,.0f}",
         ]
-        for row in summarise(result)
+        for row in summarise_rounds(result)
     ]
     return markdown_table(["case", "peer", f"{benchmark.unit} [min, max]", ratio, memory], rows)
 
@@ -109,7 +109,7 @@ def written(row: Row) -> str:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Write a bar chart of the ratios, a panel per case."""
-    benchmark, rows = BENCHMARKS[result["what"]], [row for row in summarise(result) if row.ratio]
+    benchmark, rows = BENCHMARKS[result["what"]], [row for row in summarise_rounds(result) if row.ratio]
     cases = list(dict.fromkeys(row.case for row in rows))
     height = sum(0.6 + 0.25 * sum(row.case == case for row in rows) for case in cases)
     figure = Figure(figsize=(8, 0.8 + height), layout="constrained")

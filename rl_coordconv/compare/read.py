@@ -50,20 +50,18 @@ def read_run(run: RunFolder, comparison: str, game: str, arm: str, seed: int) ->
         for tag, curve in scalars.items()
         if tag.startswith(prefix) and tag.endswith(suffix)
     }
-    grid, returns, train_score = curve_of(steps, returns, last_step, total)
+    found = curve_of(steps, returns, last_step, total)
     return RunData(
         comparison,
         game,
         arm,
         seed,
-        dataclasses.replace(progress, steps=last_step, steps_per_second=speed),
-        total,
-        grid,
-        returns,
-        train_score,
+        progress=dataclasses.replace(progress, steps=last_step, steps_per_second=speed),
+        total_steps=total,
+        **found,
         eval_score=float(np.mean(final)) if final else None,
         eval_games=len(final),
-        coord_use={layer: np.interp(grid, *curve) for layer, curve in coordinates.items()},
+        coord_use={layer: np.interp(found["grid"], *curve) for layer, curve in coordinates.items()},
         machine=read_machine(run, options),
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,7 @@ class RunData:
     game: str
     arm: str
     seed: int
+    _: KW_ONLY
     progress: Progress
     total_steps: int
     grid: np.ndarray
@@ -99,9 +101,7 @@ class RunData:
         return np.interp(grid, self.grid[there], self.returns[there], left=np.nan)
 
 
-def curve_of(
-    steps: np.ndarray, returns: np.ndarray, last_step: int, total: int
-) -> tuple[np.ndarray, np.ndarray, float | None]:
+def curve_of(steps: np.ndarray, returns: np.ndarray, last_step: int, total: int) -> dict[str, Any]:
     """
     Return what a run's training games say: ``grid``, ``returns`` and ``train_score`` of :class:`RunData`.
 
@@ -113,7 +113,8 @@ def curve_of(
     grid = step_grid(total)
     grid = grid[grid <= last_step]
     means = window_means(steps, returns, np.append(grid, last_step), total * WINDOW)
-    return grid, means[:-1], float(means[-1]) if np.isfinite(means[-1]) else None
+    score = float(means[-1]) if np.isfinite(means[-1]) else None
+    return {"grid": grid, "returns": means[:-1], "train_score": score}
 
 
 def step_grid(end: int) -> np.ndarray:

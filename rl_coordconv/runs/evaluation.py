@@ -113,7 +113,7 @@ def own_random_states(model: BaseAlgorithm, seed: int) -> Iterator[None]:
             model.action_space.np_random.bit_generator.state = space_state
 
 
-def summarise(returns: list[float]) -> dict[str, float]:
+def summarise_games(returns: list[float]) -> dict[str, float]:
     """
     Return mean, std, IQM (mean without the lowest and the highest quarter of the games), min and max.
 
@@ -138,7 +138,7 @@ def score_table(returns: list[float]) -> Table:
     from rich.table import Table  # of the extra [train]; loading an agent does without
 
     table = Table("games", "mean", "std", "IQM", "min", "max")
-    table.add_row(str(len(returns)), *(f"{value:.1f}" for value in summarise(returns).values()))
+    table.add_row(str(len(returns)), *(f"{value:.1f}" for value in summarise_games(returns).values()))
     return table
 
 
@@ -237,7 +237,7 @@ class PeriodicEvaluation(RunCallback):
         }
         values: dict[str, Any] = {
             "eval/mean_reward": mean,
-            "eval/iqm": summarise(returns)["iqm"],
+            "eval/iqm": summarise_games(returns)["iqm"],
             "eval/mean_ep_length": float(np.mean(lengths)),
             **pictures,
         }

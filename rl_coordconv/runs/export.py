@@ -32,7 +32,7 @@ from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_folder, write_json
 from rl_coordconv.runs.card import make_card
 from rl_coordconv.runs.checkpoints import NAME
-from rl_coordconv.runs.evaluation import best_of, summarise
+from rl_coordconv.runs.evaluation import best_of, summarise_games
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.video import write_video
 
@@ -183,7 +183,7 @@ def _metrics(run: RunFolder, model_file: Path) -> dict[str, Any]:
     if not records or not (checkpoint or model_file.name in (run.best_model.name, run.final_model.name)):
         return {}
     record = best_of(records) if model_file.name == run.best_model.name else records[-1]
-    return {"step": record["step"], "games": len(record["returns"]), **summarise(record["returns"])}
+    return {"step": record["step"], "games": len(record["returns"]), **summarise_games(record["returns"])}
 
 
 def _export_onnx(policy: ActorCriticPolicy, path: Path) -> None:

@@ -40,7 +40,7 @@ from rl_coordconv.machine import check_device, enough_memory, versions
 from rl_coordconv.options import check_folder_name, check_output
 from rl_coordconv.runs.folder import LOCK, RunFolder
 from rl_coordconv.tasks.progress import StepBar
-from rl_coordconv.tasks.seed_statistics import Numbers, print_table, summarise
+from rl_coordconv.tasks.seed_statistics import Numbers, print_table, summarise_seeds
 
 MOST_SEEDS = 2**31
 SIZES = ("batch_size", "width", "canvas", "canvas_size", "image_size", "train_canvases")
@@ -164,7 +164,7 @@ class Experiment(ABC):
             "versions": {**versions(self.device), "threads": torch.get_num_threads()},
             "measurements": list(self.measurements),
             "runs": runs,
-            "summary": summarise(runs),
+            "summary": summarise_seeds(runs),
         }
         kept = {arm: {seed: self._kept(arm, seed) for seed in self.seeds} for arm in self.arms}
         if any(arrays for by_seed in kept.values() for arrays in by_seed.values()):

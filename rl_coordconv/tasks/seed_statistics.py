@@ -16,7 +16,7 @@ Numbers = dict[str, float | None]
 COLUMN_ARMS = 3  # with more of them, a page's table has a row per arm
 
 
-def summarise(runs: dict[str, dict[int, Numbers]]) -> dict[str, dict[str, dict[str, Any]]]:
+def summarise_seeds(runs: dict[str, dict[int, Numbers]]) -> dict[str, dict[str, dict[str, Any]]]:
     """
     Return mean and 95 % interval over seeds per arm and measurement, and of the gain over the first arm.
 

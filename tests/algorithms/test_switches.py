@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -148,6 +149,15 @@ def test_falls_back_once_with_the_ratio_or_stops(env: VecEnv, monkeypatch: pytes
         make(env, compile=True, strict=True)
     with pytest.raises(UserError, match="need buffer device"):
         make(env, compile=True, buffer="host")
+
+
+def test_a_rollout_buffer_of_ones_own_is_not_replaced_silently(env: VecEnv) -> None:
+    class Mine(RolloutBuffer):
+        pass
+
+    with pytest.raises(UserError, match="no place for rollout_buffer_class Mine: use buffer='host'"):
+        make(env, rollout_buffer_class=Mine)
+    assert type(make(env, rollout_buffer_class=Mine, buffer="host").rollout_buffer) is Mine
 
 
 @pytest.mark.parametrize(

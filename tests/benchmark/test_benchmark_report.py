@@ -20,7 +20,7 @@ from rl_coordconv.benchmark.pages import (
     read_results,
     write_result,
 )
-from rl_coordconv.benchmark.report import markdown, summarise
+from rl_coordconv.benchmark.report import markdown, summarise_rounds
 from rl_coordconv.benchmark.setting import Setting
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "benchmarks"
@@ -36,7 +36,7 @@ def result(**peers: list[dict[str, float]]) -> dict[str, Any]:
 
 def test_ratios_are_taken_within_a_round() -> None:
     """The machine was half as fast in the second round: that must not show."""
-    reference, native = summarise(result(sb3_subproc=rates(100, 50, 80), native=rates(200, 100, 240)))
+    reference, native = summarise_rounds(result(sb3_subproc=rates(100, 50, 80), native=rates(200, 100, 240)))
     assert reference.ratio == (1.0, 1.0, 1.0)
     assert native.rate == (200, 100, 240)
     assert native.ratio == (2.0, 2.0, 3.0)
@@ -81,7 +81,9 @@ def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
     )
     write_result(tmp_path, "env", session("2026-03-03", Pong={"native": rates(260)}))
     kept = read_results(page.parent)["env"]
-    assert [(row.case, row.peer, row.rate[0], row.ratio and row.ratio[0]) for row in summarise(kept)] == [
+    assert [
+        (row.case, row.peer, row.rate[0], row.ratio and row.ratio[0]) for row in summarise_rounds(kept)
+    ] == [
         ("Pong", "native", 260, None),
         ("Pong", "sb3-subproc", 50, 1.0),
         ("Pong", "envpool", 300, 3.0),

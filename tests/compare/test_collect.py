@@ -33,7 +33,7 @@ def run_of(steps, returns, last_step=None, total=1000, seed=1):
     steps, returns = np.array(steps, dtype=float), np.array(returns, dtype=float)
     progress = Progress("finished", int(steps[-1]) if last_step is None else last_step)
     curve = curve_of(steps, returns, progress.steps, total)
-    return RunData("mine", "Breakout", "cnn", seed, progress, total, *curve)
+    return RunData("mine", "Breakout", "cnn", seed, progress=progress, total_steps=total, **curve)
 
 
 @settings(deadline=None)  # a machine may be busy

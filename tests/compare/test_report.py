@@ -315,7 +315,8 @@ def test_an_arm_of_which_all_runs_diverged_counts_as_random_play_too():
         progress = Progress("diverged" if diverged else "finished", 1000)
         curve = np.full(len(grid), 5.0 + seed)
         score = None if diverged else 5.0 + seed
-        runs.append(RunData("mine", game, arm, seed, progress, 1000, grid, curve, score, score, 20))
+        result = {"grid": grid, "returns": curve, "train_score": score, "eval_score": score, "eval_games": 20}
+        runs.append(RunData("mine", game, arm, seed, progress=progress, total_steps=1000, **result))
     analysis = analyse(comparison, Collected(runs, {}, []))
     random = REFERENCE["Pong"][0]
     pong = analysis.games[1].arms["coordconv"]

@@ -17,6 +17,12 @@ from rl_coordconv.compare.tidy import read_csv, write_csv
 from rl_coordconv.runs.folder import Progress
 
 
+def run_of(comparison, seed, grid, returns, **scores):
+    progress = Progress("finished", 10)
+    shared = {"progress": progress, "total_steps": 10, "grid": grid, "returns": returns}
+    return RunData(comparison, "Pong", "cnn", seed, **shared, **scores)
+
+
 def test_a_part_of_two_comparisons_with_other_names_for_a_paper(script, written, tmp_path):
     first = written(clearly_better_on_breakout, text="name: first").folder
     second = written(
@@ -66,7 +72,7 @@ def test_a_merge_names_what_else_its_comparisons_differ_in(written):
 
 
 def test_every_clash_gets_a_name_of_its_own_and_arms_without_options_are_never_one():
-    run = RunData("x", "Pong", "cnn", 1, Progress("finished", 10), 10, np.empty(0), np.empty(0))
+    run = run_of("x", 1, np.empty(0), np.empty(0))
     parts = []
     for place, options in (("a", {"cnn": {"algo": "ppo"}}), ("b", {"cnn": {"algo": "a2c"}}), ("c", {})):
         comparison = Comparison(Path(place) / "x", ("Pong",), ("cnn",), (1,), "cnn", options=options)
@@ -118,12 +124,12 @@ def test_a_run_that_two_comparisons_trained_alike_counts_once(written):
 @pytest.mark.parametrize("order", ["aab", "aba", "baa"])
 def test_a_copy_is_found_wherever_it_stands_and_with_the_digits_of_a_table(order, tmp_path):
     """A recorded run has seven digits, one that is read from its folder all of them."""
-    progress, grid = Progress("finished", 10), np.array([5.0, 10.0])
+    grid = np.array([5.0, 10.0])
     parts = []
     for number, kind in enumerate(order):
         score = 412 + 1 / 3 if kind == "a" else 7.0
         returns = np.array([np.nan, score])
-        run = RunData(f"{number}", "Pong", "cnn", 1, progress, 10, grid, returns, score, score)
+        run = run_of(f"{number}", 1, grid, returns, train_score=score, eval_score=score)
         if number == 2:
             write_csv([run], tmp_path)
             [run] = read_csv(tmp_path)
@@ -133,11 +139,11 @@ def test_a_copy_is_found_wherever_it_stands_and_with_the_digits_of_a_table(order
 
 
 def test_seeds_of_any_size_stay_apart():
-    progress, none = Progress("finished", 10), np.empty(0)
+    none = np.empty(0)
     parts = []
     for name, seeds in (("a", (1, 100_001)), ("b", (1,))):
         comparison = Comparison(Path(name), ("Pong",), ("cnn",), seeds, "cnn", options={"cnn": {}})
-        runs = [RunData(name, "Pong", "cnn", seed, progress, 10, none, none) for seed in seeds]
+        runs = [run_of(name, seed, none, none) for seed in seeds]
         parts.append((comparison, Collected(runs, {}, [])))
     whole, data = merged(parts)
     assert len({run.seed for run in data.runs}) == len(data.runs) == len(whole.seeds) == 3

@@ -96,6 +96,15 @@ def test_too_few_steps_are_one_line_and_leave_nothing(script, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_measured_is_not_lost_with_a_later_arm(script, capsys, tmp_path):
+    matrix = tmp_path / "matrix.yaml"
+    common = "games: [Pong]\nseeds: [1]\ncommon: {algo: a2c, n_envs: 2, extractor: cnn}\n"
+    matrix.write_text(f"{common}arms: {{one: {{}}, two: {{a2c: {{n_steps: 50}}}}}}\n")
+    assert script("update_norms", tmp_path / "out", "--configs", matrix, "--steps", 20) == 2
+    assert "two took no optimizer step" in capsys.readouterr().err
+    assert set(read_norms(tmp_path / "out")["arm"]) == {"one"}
+
+
 def test_two_ways_to_train_an_arm_of_one_name_are_one_line_and_leave_nothing(script, capsys, tmp_path):
     for name, rate in (("one", 1e-3), ("two", 1e-4)):
         text = f"games: [Pong]\nseeds: [1]\ncommon: {{algo: a2c, a2c: {{learning_rate: {rate}}}}}\n"

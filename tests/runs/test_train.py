@@ -317,3 +317,7 @@ def test_bad_evaluate_input_is_one_line(args, says, refused):
 )
 def test_resume_beside_other_options_says_what_is_allowed(args, refused):
     assert refused("train", *args).startswith("error: --resume takes one run folder and no other option")
+
+
+def test_a_name_that_the_disk_cannot_have_is_one_line(refused):
+    assert "the name is too long" in refused("train", "--config", "x" * 300)

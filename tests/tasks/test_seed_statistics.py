@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rl_coordconv.tasks.seed_statistics import print_table, summarise
+from rl_coordconv.tasks.seed_statistics import print_table, summarise_seeds
 
 
 def test_one_seed_has_no_interval_and_a_missing_value_no_mean() -> None:
-    entry = summarise({"plain": {1: {"iou": 0.5, "map": None}}})["plain"]
+    entry = summarise_seeds({"plain": {1: {"iou": 0.5, "map": None}}})["plain"]
     assert entry["iou"] == {"mean": 0.5, "interval": None}
     assert entry["map"] == {"mean": None, "interval": None}
 
@@ -18,7 +18,7 @@ def test_gains_are_paired_by_seed(capsys: pytest.CaptureFixture[str]) -> None:
         "plain": {1: {"iou": 0.1, "map": None}, 2: {"iou": 0.5, "map": 0.1}, 3: {"iou": 0.3, "map": 0.1}},
         "coordconv": {1: {"iou": 0.3, "map": 0.2}, 2: {"iou": 0.7, "map": 0.2}, 3: {"iou": 0.5, "map": 0.2}},
     }
-    summary = summarise(runs)
+    summary = summarise_seeds(runs)
     assert "gain" not in summary["plain"]["iou"]
     entry = summary["coordconv"]["iou"]
     assert entry["mean"] == pytest.approx(0.5)

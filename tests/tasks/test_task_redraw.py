@@ -14,7 +14,7 @@ import pytest
 from rl_coordconv.errors import UserError
 from rl_coordconv.tasks.experiment import array_from_json, array_to_json
 from rl_coordconv.tasks.redraw import redraw
-from rl_coordconv.tasks.seed_statistics import summarise, summary_table
+from rl_coordconv.tasks.seed_statistics import summarise_seeds, summary_table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PAGES = ("toy.md", "locate.md", "gan.md", "detection.md")
@@ -43,7 +43,7 @@ def results(**more: Any) -> dict[str, Any]:
         "plain": {"1": {"score": 0.25, "none": None}, "2": {"score": 0.5, "none": None}},
         "coordconv": {"1": {"score": 1.0, "none": None}, "2": {"score": 1.0, "none": None}},
     }
-    return {"runs": runs, "summary": summarise(runs), "measurements": ["score", "none"], **more}
+    return {"runs": runs, "summary": summarise_seeds(runs), "measurements": ["score", "none"], **more}
 
 
 def test_a_table_has_means_ranges_and_paired_gains_and_leaves_out_what_was_not_measured() -> None:
@@ -59,7 +59,7 @@ def test_a_table_has_means_ranges_and_paired_gains_and_leaves_out_what_was_not_m
 
 def test_many_arms_are_rows() -> None:
     runs: Any = {f"arm{number}": {"1": {"score": number / 4}} for number in range(4)}
-    table = summary_table({"runs": runs, "summary": summarise(runs), "measurements": ["score"]})
+    table = summary_table({"runs": runs, "summary": summarise_seeds(runs), "measurements": ["score"]})
     assert table.splitlines() == [
         "| arm | seeds | score |", "|---|---|---|",
         "| arm0 | 1 | 0 |", "| arm1 | 1 | 0.250 |", "| arm2 | 1 | 0.500 |", "| arm3 | 1 | 0.750 |",

@@ -124,7 +124,7 @@ class PointConfig(SquareExperiment):
         )
         model.set_logger(Logger(None, [TensorBoardOutputFormat(run.writer.log_dir)]))
         try:
-            model.learn(self.total_timesteps, [FiniteLoss(), Progress(run, self.total_timesteps)])
+            model.learn(self.total_timesteps, [FiniteLoss(), ShowReward(run, self.total_timesteps)])
         except (FloatingPointError, ValueError) as error:
             if not is_not_finite(error):
                 raise
@@ -141,7 +141,7 @@ class PointConfig(SquareExperiment):
         return self.outcome(run, model.policy, pointed)
 
 
-class Progress(BaseCallback):
+class ShowReward(BaseCallback):
     """
     Show the mean reward of the last 100 episodes.
 
