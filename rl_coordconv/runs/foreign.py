@@ -170,7 +170,7 @@ def load_zip(
     :param path: The zip
     :param algo: ``ppo``, ``a2c`` or ``dqn``
     :param game: The game it plays
-    :param extractor: Its features extractor; not needed with ``trust``
+    :param extractor: Its features extractor; None with ``trust``
     :param trust: Unpickle it, for classes of its own
     :param device: Where to put the agent
     :param options: Options of the extractor that it was trained with, e.g. ``coord_scale=1.0``
@@ -180,8 +180,9 @@ def load_zip(
     if algo is None or game is None or (extractor is None and not trust):
         raise UserError("a zip from elsewhere needs --algo, --game and --extractor (or --trust: unpickle it)")
     choose("algo", algo, SB3_ALGORITHMS)
-    if trust and options:
-        raise UserError(f"a zip that is unpickled says its options itself: leave out {', '.join(options)}")
+    said = [*options, *([] if extractor is None else ["extractor"])]
+    if trust and said:
+        raise UserError(f"a zip that is unpickled says what it is itself: leave out {', '.join(said)}")
     if algo in ALGORITHMS:  # whose default for coord_scale it has
         options["algo"] = algo
     config = RunConfig(game=game, extractor=extractor or "cnn", device=device, **options).validate()

@@ -173,6 +173,7 @@ def test_script_plays_a_zip_and_refuses_what_does_not_fit(script, tmp_path, caps
         (("--algo", "ppo", "--game", "breakout", "--extractor", "cnn"), "the agent chooses from Discrete(6)"),
         (("--algo", "ppo", "--game", "pong", "--extractor", "cnn", "--pool", "max"), "has no option 'pool'"),
         (("--algo", "ppo", "--game", "pong", "--trust", "--coord-scale", 1), "leave out coord_scale"),
+        (("--algo", "ppo", "--game", "pong", "--trust", "--extractor", "cnn"), "leave out extractor"),
         (("--coord-scale", 1), "needs --algo, --game and --extractor"),
         (
             ("--algo", "dqn", "--game", "pong", "--extractor", "cnn"),
