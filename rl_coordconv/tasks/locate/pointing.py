@@ -110,7 +110,7 @@ class PointConfig(SquareExperiment):
     def train(self, run: Run) -> Outcome:
         data = self.data
         train = data.split(self.split, run.seed)[0]
-        env = make_vec_env(lambda: PointEnv(data, train), self.n_envs, run.seed)
+        env = make_vec_env(lambda: PointEnv(data, train), self.n_envs)
         model = PPO(
             "CnnPolicy",
             env,
@@ -122,6 +122,8 @@ class PointConfig(SquareExperiment):
             seed=run.seed,
             device=run.device,
         )
+        # SB3 seeds environment k of run s with s + k: neighbouring runs would see nearly the same squares.
+        env.seed(int(np.random.SeedSequence(run.seed).generate_state(1)[0]))
         model.set_logger(Logger(None, [TensorBoardOutputFormat(run.writer.log_dir)]))
         try:
             model.learn(self.total_timesteps, [FiniteLoss(), ShowReward(run, self.total_timesteps)])
