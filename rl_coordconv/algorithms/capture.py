@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from rl_coordconv.errors import first_line
 
 WARM_UPS = 3
 """Calls before the recording, in which libraries choose their kernels; PyTorch's documentation has 3."""
+MOST_RECORDINGS = 4
+"""How often a graph is recorded anew for other constants; more often, it would cost more than it saves."""
 
 
 class Recording(NamedTuple):
@@ -48,6 +51,7 @@ class Captured:
         self.function, self.device, self.policy = function, device, policy
         self.recordings: dict[Any, Recording] = {}
         self.constants: Any = None
+        self.n_changes = 0
         self.fails = device.type != "cuda"
 
     def __call__(self, *arguments: Tensor) -> Tensor:
@@ -69,9 +73,13 @@ class Captured:
 
     def forget_unless(self, constants: Any) -> None:
         """Drop what was recorded with other numbers of Python's, which a graph never reads again."""
-        if constants != self.constants:
-            self.constants = constants
-            self.forget()
+        if constants == self.constants:
+            return
+        self.n_changes += self.constants is not None
+        self.constants = constants
+        self.forget()
+        if self.n_changes >= MOST_RECORDINGS:
+            self.leave_out("its coefficients change again and again")
 
     def _try_to_record(self, shapes: Any, arguments: Sequence[Tensor]) -> None:
         """Record, or say once why that cannot be, and go on without."""
@@ -87,6 +95,9 @@ class Captured:
         """Call the function as it is from now on, and say once why."""
         if not self.fails:
             warnings.warn(f"CUDA graphs are left out, which costs speed: {reason}", stacklevel=4)
+            self.recordings.clear()
+            if self.policy is not None:
+                make_plain(self.policy.optimizer)
         self.fails = True
 
     def _record(self, arguments: Sequence[Tensor]) -> Recording:
@@ -102,18 +113,40 @@ class Captured:
     ) -> Recording:
         inputs = tuple(argument.to(self.device, copy=True) for argument in arguments)
         stream.wait_stream(main)
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS - 1):
-                self.function(*inputs)
-            with waiting_refused():  # while nothing is recorded yet: PyTorch does not recover from it later
-                self.function(*inputs)
-        main.wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS - 1):
+                    self.function(*inputs)
+                with waiting_refused():  # while nothing is recorded: PyTorch does not recover from it later
+                    self.function(*inputs)
+        finally:
+            main.wait_stream(stream)  # what it changed is put back
         if self.policy is not None:
             self.policy.optimizer.zero_grad()  # so that the graph has gradients of its own
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
+        with alone_in_memory(), torch.cuda.graph(graph, stream=stream):
             output = self.function(*inputs)
         return Recording(graph, inputs, output)
+
+
+@contextlib.contextmanager
+def alone_in_memory() -> Iterator[None]:
+    """
+    Let a graph be recorded with cuBLAS workspaces of its own, and without garbage being collected.
+
+    Graphs share a stream after 32 of them, and so would share a workspace, which goes with the first of them
+    (pytorch issue 193402). A graph that is destroyed while another is recorded breaks the recording.
+    """
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
+        if was_on:
+            gc.enable()
 
 
 @contextlib.contextmanager
@@ -186,6 +219,19 @@ def make_capturable(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
+def make_plain(optimizer: torch.optim.Optimizer) -> None:
+    """Undo :func:`make_capturable`: outside of graphs, what lies in GPU memory has to be waited for."""
+    for group in optimizer.param_groups:
+        group["lr"] = float(group["lr"])
+        if "capturable" in group:
+            group["capturable"] = False
+        if not group.get("fused"):  # that one reads its steps in GPU memory
+            for parameter in group["params"]:
+                if "step" in (state := optimizer.state.get(parameter, {})):
+                    is_tensor = "capturable" in group  # SB3's TF-style RMSprop counts in Python
+                    state["step"] = torch.as_tensor(state["step"]).cpu() if is_tensor else int(state["step"])
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr_before: Sequence[Any]) -> None:
     """
     Write a learning rate that SB3 has set as a number into the memory that the graphs read.
@@ -214,9 +260,8 @@ def portable(state: dict[str, Any]) -> dict[str, Any]:
         }
         for index, values in state["state"].items()
     }
-    counts_in_python = "capturable" not in groups[0]  # SB3's TF-style RMSprop
     for values in states.values():
-        if counts_in_python and "step" in values:
+        if "capturable" not in groups[0] and "step" in values:  # SB3's TF-style RMSprop counts in Python
             values["step"] = int(values["step"])
     return {"state": states, "param_groups": groups}
 

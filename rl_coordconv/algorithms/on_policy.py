@@ -109,6 +109,7 @@ class FastOnPolicyAlgorithm(FastRollout):
             if self.network.image_dtype == torch.bfloat16:  # twice uint8's memory; float32 has four times
                 self.rollout_buffer.keep_scaled(torch.bfloat16)  # type: ignore[attr-defined]
             self.captured_act = Captured(self._decide, self.device)
+            self.captured_values = Captured(self.network.values, self.device)
             self.captured_minibatch = Captured(self._descend_on, self.device, self.policy)
             self._keep_optimizer_on_gpu()
 
@@ -145,7 +146,8 @@ class FastOnPolicyAlgorithm(FastRollout):
     def _excluded_save_params(self) -> list[str]:
         # SB3 has to open the file without this package's buffer.
         ours = ["rollout_buffer_class"] if self.buffer == "device" else []
-        helpers = ["network", "captured_act", "captured_minibatch", "activations", "decisions"]
+        helpers = ["network", "activations", "decisions"]
+        helpers += ["captured_act", "captured_values", "captured_minibatch"]
         return [*super()._excluded_save_params(), *helpers, *ours]
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
@@ -175,7 +177,8 @@ class FastOnPolicyAlgorithm(FastRollout):
 
     def _keep_optimizer_on_gpu(self) -> None:
         """Let graphs see what changes in the optimizer, or leave them out."""
-        if self.device.type == "cuda" and not make_capturable(self.policy.optimizer):
+        wanted = self.device.type == "cuda" and not self.captured_minibatch.fails
+        if wanted and not make_capturable(self.policy.optimizer):
             self.captured_minibatch.leave_out(f"{type(self.policy.optimizer).__name__} cannot be in one")
 
     def forget_graphs(self) -> None:
@@ -185,6 +188,7 @@ class FastOnPolicyAlgorithm(FastRollout):
         if self.network is not None:
             self.captured_minibatch.forget()
             self.captured_act.forget()
+            self.captured_values.forget()
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         if self.network is not None and self.device.type == "cpu":
@@ -206,9 +210,9 @@ class FastOnPolicyAlgorithm(FastRollout):
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        self.captured_minibatch.forget_unless(
-            (self.ent_coef, self.vf_coef, self.max_grad_norm, self.normalize_advantage)  # type: ignore[attr-defined]
-        )
+        coefficients = self.ent_coef, self.vf_coef, self.max_grad_norm, self.normalize_advantage  # type: ignore[attr-defined]
+        trained = [parameter.requires_grad for parameter in self.policy.parameters()]
+        self.captured_minibatch.forget_unless((coefficients, trained))
         self._log_update(self.update())
 
     def update(self) -> dict[str, Any]:

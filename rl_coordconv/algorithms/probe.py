@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from rl_coordconv.algorithms.capture import Captured
 from rl_coordconv.algorithms.network import Network
 from rl_coordconv.errors import UserError, first_line
 
@@ -135,10 +136,8 @@ def probe(
     return Ratio(round(ratio, 3), (round(off, 3), round(on, 3)))
 
 
-def _side(
-    policy: ActorCriticPolicy, work: Work, channels_last: bool, bf16: bool, compiled: bool
-) -> Callable[[], None]:
-    """Return a minibatch with its acts, as a function, of a copy of the policy."""
+def _side(policy: ActorCriticPolicy, work: Work, channels_last: bool, bf16: bool, compiled: bool) -> Captured:
+    """Return a minibatch with its acts, launched as in training, of a copy of the policy."""
     sizes = {work.n_envs, work.batch_size} if compiled else set()
     network = Network(copy.deepcopy(policy), bf16, channels_last, sizes)
     shape = policy.observation_space.shape
@@ -146,18 +145,20 @@ def _side(
     frames = torch.randint(256, (work.batch_size, *shape), dtype=torch.uint8, device=policy.device)
     few = frames[torch.arange(work.n_envs, device=policy.device) % work.batch_size]
 
-    def run() -> None:
+    def run() -> torch.Tensor:
         with network.unchanging():
             for _ in range(work.acts):
                 network.values(few)
         network.policy.zero_grad()
         logits, values = network(frames)
-        (logits.square().mean() + values.square().mean()).backward()
+        loss = logits.square().mean() + values.square().mean()
+        loss.backward()
+        return loss.detach()
 
-    return run
+    return Captured(run, policy.device)
 
 
-def _timed(run: Callable[[], None], device: torch.device) -> float:
+def _timed(run: Captured, device: torch.device) -> float:
     """Return the seconds that a piece of work takes."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -26,6 +26,7 @@ class FastRollout(OnPolicyAlgorithm):
     activations: Activations | None = None
     """Kept for an update that would compute them once more, if it would."""
     captured_act: Captured
+    captured_values: Captured
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
@@ -137,8 +138,7 @@ class FastRollout(OnPolicyAlgorithm):
         return self.network.act(self.rollout_buffer.frames.place(*staged), self.activations or NO_CONTEXT)
 
     def _values_of(self, observations: np.ndarray) -> torch.Tensor:
-        assert self.network is not None
-        return self.network.values(torch.as_tensor(observations, device=self.device))
+        return self.captured_values(torch.as_tensor(observations))
 
 
 class StepGroup(NamedTuple):

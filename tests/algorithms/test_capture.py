@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import gc
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,16 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rl_coordconv import machine, make_atari_vec_env
 from rl_coordconv.algorithms import A2C, PPO
-from rl_coordconv.algorithms.capture import Captured, make_capturable, portable, set_learning_rate, warmed_up
+from rl_coordconv.algorithms.capture import (
+    MOST_RECORDINGS,
+    Captured,
+    Recording,
+    make_capturable,
+    make_plain,
+    portable,
+    set_learning_rate,
+    warmed_up,
+)
 from rl_coordconv.algorithms.frames import FrameStore
 from rl_coordconv.algorithms.rmsprop import ForeachRMSpropTFLike
 from rl_coordconv.benchmark import measure
@@ -132,6 +143,47 @@ def test_the_optimizer_of_a2c_can_be_in_a_graph_and_others_stay_as_they_are(env:
     assert other.param_groups[0]["lr"] == 0.1
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop, ForeachRMSpropTFLike])
+def test_without_graphs_the_optimizer_is_as_before(env: VecEnv, optimizer: Any) -> None:
+    model = make(env, A2C, optimizer)
+    model.learn(16)
+    before = copy.deepcopy(model.policy.optimizer.state_dict())
+    assert make_capturable(model.policy.optimizer)
+    make_plain(model.policy.optimizer)
+    after = model.policy.optimizer.state_dict()
+    for group, expected in zip(after["param_groups"], before["param_groups"], strict=True):
+        assert type(group["lr"]) is float
+        assert group == {**expected, "lr": pytest.approx(expected["lr"])}
+    for index, state in after["state"].items():
+        assert type(state["step"]) is type(before["state"][index]["step"])
+        assert float(state["step"]) == float(before["state"][index]["step"])
+
+
+def test_coefficients_that_change_all_the_time_cost_graphs_and_not_a_recording_each(
+    env: VecEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = []
+
+    def record(self: Captured, arguments: Any) -> Recording:
+        output = torch.zeros(1)
+        recorded.append(output)
+        graph: Any = SimpleNamespace(replay=lambda: output.add_(1))
+        return Recording(graph, (), output)
+
+    monkeypatch.setattr(Captured, "_record", record)
+    captured = Captured(lambda: torch.ones(1), CPU)
+    captured.fails = False
+    for number in range(MOST_RECORDINGS):
+        for _ in range(2):
+            captured.forget_unless(number)
+            captured()
+    assert [int(output) for output in recorded] == [2] * MOST_RECORDINGS
+    with pytest.warns(UserWarning, match="CUDA graphs are left out.*coefficients change"):
+        captured.forget_unless("another")
+    assert captured() == 1
+    assert not captured.recordings
+
+
 def test_a_recording_that_fails_costs_speed_and_nothing_else(
     env: VecEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +210,7 @@ def test_the_gpu_that_is_used_is_waited_for_measured_and_named(monkeypatch: pyte
     """It need not be the current one."""
     asked: list[Any] = []
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: ("stream", device))
-    for name in ("synchronize", "max_memory_allocated", "get_device_name"):
+    for name in ("synchronize", "max_memory_reserved", "get_device_name"):
         monkeypatch.setattr(torch.cuda, name, lambda device=None: asked.append(device) or 0)
     store = FrameStore(2, 1, (4, 2, 2), CPU)
     store._sent = SimpleNamespace(synchronize=lambda: None, record=lambda *on: asked.append(on))  # type: ignore[assignment]
@@ -206,12 +258,16 @@ def test_a_recording_that_breaks_off_leaves_the_gpu_as_it_was(monkeypatch: pytes
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+    collects: list[bool] = []
+    note = lambda: collects.append(gc.isenabled())  # noqa: E731
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", note, raising=False)
     captured = Captured(lambda x: seen.append(modes[-1]) or x, CPU)
     with pytest.raises(RuntimeError, match="capture failed"):
         captured._record([torch.ones(1)])
     assert seen == [0, 0, "error", 0]
     assert modes[-1] == 0
     assert [stream.name for stream in streams] == ["main"]
+    assert (collects, gc.isenabled()) == ([False, False], True)
 
 
 @pytest.mark.parametrize("model_class", [PPO, A2C])

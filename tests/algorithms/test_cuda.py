@@ -51,7 +51,8 @@ def with_and_without_graphs(env: VecEnv) -> tuple[Any, Any]:
     captured, plain = make(env, A2C), make(env, A2C)
     plain.captured_act.fails = plain.captured_minibatch.fails = True
     captured.learn(64)
-    plain.rollout_buffer = copy.deepcopy(captured.rollout_buffer)
+    plain.rollout_buffer = captured.rollout_buffer  # which an update only reads
+    plain.set_logger(captured.logger)
     plain.set_parameters(copy.deepcopy(captured.get_parameters()))
     return captured, plain
 
@@ -121,14 +122,20 @@ def test_a_minibatch_and_an_act_wait_for_nothing(env: VecEnv) -> None:
 
 
 def test_new_rates_and_clip_ranges_reach_the_graph(env: VecEnv) -> None:
-    model = make(env, learning_rate=lambda left: 1e-3 if left > 0.6 else 0.0)
-    model.learn(128)
-    (lr,) = {float(group["lr"]) for group in model.policy.optimizer.param_groups}
-    assert lr == 0.0
-    before = [weight.detach().clone() for weight in model.policy.parameters()]
-    model._current_progress_remaining = 0.0
-    model.train()
-    assert all(map(torch.equal, before, model.policy.parameters()))
+    model = make(env, learning_rate=lambda left: 1e-3 * left, clip_range=lambda left: left)
+    model.learn(64)
+    weights = []
+    for left in (1.0, 0.5, 0.0):
+        weights.append([weight.detach().clone() for weight in model.policy.parameters()])
+        model._current_progress_remaining = left
+        model.train()
+        (lr,) = {float(group["lr"]) for group in model.policy.optimizer.param_groups}
+        assert lr == pytest.approx(1e-3 * left)
+        moved = [not torch.equal(*pair) for pair in zip(weights[-1], model.policy.parameters(), strict=True)]
+        assert any(moved) == (left > 0)
+    # At a clip range of 0 every ratio but 1 is clipped.
+    assert model.logger.name_to_value["train/clip_fraction"] > 0.9
+    assert model.captured_minibatch.recordings
 
 
 def test_annealed_coefficients_reach_the_graph(env: VecEnv, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,9 +56,8 @@ def test_probe_takes_bf16_at_a_median_of_1_15(
 
     def timed(run: Any, device: torch.device) -> float:
         run()
-        (network,) = [
-            cell.cell_contents for cell in run.__closure__ if isinstance(cell.cell_contents, Network)
-        ]
+        cells = [cell.cell_contents for cell in run.function.__closure__]
+        (network,) = [content for content in cells if isinstance(content, Network)]
         return times[network.bf16] * next(jitter)
 
     jitter = itertools.cycle([1.0, 1.0, 1.0, 1.0, 30.0])  # a hiccup decides nothing
