@@ -10,7 +10,7 @@ from rl_coordconv.compare import statistics
 from rl_coordconv.compare.collect import Collected, collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.games import GameResult, Versus, compare_on_game, game_result, shared_scores
-from rl_coordconv.compare.notes import about_lengths, about_runs, about_scores
+from rl_coordconv.compare.notes import about_aggregates, about_lengths, about_runs, about_scores
 from rl_coordconv.compare.overall import ArmOverall, VersusOverall, arms_overall, compare_overall
 from rl_coordconv.compare.rundata import RunData, taking_part
 from rl_coordconv.compare.verdicts import Verdict, decide
@@ -76,6 +76,8 @@ def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
             notes.append(f"{game}: left out, as no run left an agent.")
     versus, over_games = _decided(*_compared(comparison, games), interim)
     overall = arms_overall(comparison, games)
+    n_games = max((len(found.games) for found in overall.values()), default=0)
+    notes += about_aggregates(n_games, any(result.took_off is not None for result in games))
     return Analysis(comparison, runs, games, versus, overall, over_games, interim, notes)
 
 

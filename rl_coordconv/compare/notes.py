@@ -21,6 +21,8 @@ from rl_coordconv.runs.folder import RunFolder
 
 # A score of fewer full games than this is flagged.
 FEW_GAMES = 20
+# As many as in the paper, over which the intervals of aggregates hold what they say.
+MANY_GAMES = 9
 STATES = {
     ("running", "stopped", "unfinished"): "Not finished, reported as far as they are",
     ("failed",): "Failed, reported as far as they are",
@@ -131,6 +133,16 @@ def about_scores(
     if few < FEW_GAMES:
         notes.append(f"{game}: scores of only {few} games: set final_eval_episodes to 20 or more.")
     return notes
+
+
+def about_aggregates(n_games: int, has_groups: bool) -> list[str]:
+    """Say where intervals over games hold less than 95 %; docs/results/coverage.md has how little."""
+    if not 1 < n_games < MANY_GAMES or not has_groups:
+        return []
+    return [
+        f"Over {n_games} games in which runs fall into two groups, the interval of one arm's IQM may hold as "
+        "little as 57 %, that of the difference of two 81 %: read the games one by one."
+    ]
 
 
 def about_lengths(

@@ -188,17 +188,17 @@ def tables(seeds: Sequence[int], trials: int) -> Iterator[Table]:
         for agent, games in AGENTS.items()
         for noise, draw in NOISES.items()
     }
-    held = [
-        {"scores": name, "seeds": f"{n}"} | _percent(interval_coverage(world, n, trials))
-        for name, world in worlds.items()
-        for n in seeds
-    ]
-    yield _table("Coverage: 95 % intervals that hold the truth", held)
-    several = [n for n in seeds if n > 2]
     few = {
         f"{name}, {len(FEW)} games": World({game: world.games[game] for game in FEW}, world.noise)
         for name, world in worlds.items()
     }
+    held = [
+        {"scores": name, "seeds": f"{n}"} | _percent(interval_coverage(world, n, trials))
+        for name, world in (worlds | few).items()
+        for n in seeds
+    ]
+    yield _table("Coverage: 95 % intervals that hold the truth", held)
+    several = [n for n in seeds if n > 2]
     wrong = [
         {"scores": name, "seeds": f"{n}"} | _percent(verdict_rates(world, n, 0.0, trials))
         for name, world in (worlds | few).items()

@@ -89,6 +89,10 @@ class Experiment(ABC):
     def draw(self, results: dict[str, Any]) -> None:
         """Write ``figure.png`` from ``results.json`` and the runs' samples."""
 
+    def notes(self, results: dict[str, Any]) -> list[str]:
+        """Return what is to be known of the numbers in ``results.json``, a line each."""
+        return []
+
     @property
     def folder(self) -> Path:
         """Where the experiment lives: ``<output>/<name>``."""
@@ -172,6 +176,8 @@ class Experiment(ABC):
         write_json(self.folder / "results.json", results)
         results = read_json(self.folder / "results.json")  # the figure is drawn from what the file says
         print_table(results, self.title, self.ratios)
+        for note in self.notes(results):
+            print(f"note: {note}")
         self.draw(results)
         return [self.folder]
 

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from rl_coordconv.files import atomic_path
+from rl_coordconv.tasks.seed_statistics import shown_interval
 
 PER_ROW = 5
 MANY_ARMS = 5
@@ -37,7 +38,7 @@ def draw_measurements(figure: Any, results: dict[str, Any], measurements: Sequen
             axes.plot([number] * len(values), values, ".", color=f"C{number}", alpha=0.5)
             entry = results["summary"][arm][key]
             if entry["mean"] is not None:
-                low, high = entry["interval"] or [entry["mean"]] * 2
+                low, high = shown_interval(entry, values) or [entry["mean"]] * 2
                 axes.errorbar(
                     number + 0.15, entry["mean"], [[entry["mean"] - low], [high - entry["mean"]]], fmt="o",
                     color=f"C{number}", capsize=3,

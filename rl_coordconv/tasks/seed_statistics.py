@@ -14,6 +14,7 @@ from rl_coordconv.markdown import markdown_table
 
 Numbers = dict[str, float | None]
 COLUMN_ARMS = 3  # with more of them, a page's table has a row per arm
+YES_OR_NO = ("solved",)  # of these the table says in how many runs
 
 
 def summarise_seeds(runs: dict[str, dict[int, Numbers]]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -100,21 +101,43 @@ def _columns(
     summary, runs = results["summary"], results["runs"]
     baseline, *others = summary
     columns = {
-        arm: [_with_range(entries[key], [run[key] for run in runs[arm].values()]) for key in keys]
+        arm: [
+            _count([run[key] for run in runs[arm].values()])
+            if key in YES_OR_NO
+            else _with_range(entries[key], [run[key] for run in runs[arm].values()])
+            for key in keys
+        ]
         for arm, entries in summary.items()
     }
     for arm in others:
         columns[f"{arm} − {baseline}"] = [
             f"× {summary[arm][key]['mean'] / summary[baseline][key]['mean']:.1f}"
             if key in ratios and summary[baseline][key]["mean"]
+            else ""
+            if key in YES_OR_NO
             else _with_interval(summary[arm][key]["gain"], summary[arm][key]["gain_interval"], "+")
             for key in keys
         ]
     return columns
 
 
+def _count(values: Sequence[float]) -> str:
+    return f"{sum(map(bool, values))} of {len(values)}"
+
+
+def shown_interval(entry: dict[str, Any], values: Sequence[float]) -> Sequence[float] | None:
+    """
+    Return the interval of a mean, unless Student's t does not fit: below 0 where no number is.
+
+    :param entry: Of a summary
+    :param values: The runs' numbers
+    """
+    interval: Sequence[float] | None = entry["interval"]
+    return None if interval and interval[0] < 0 <= min(values) else interval
+
+
 def _with_range(entry: dict[str, Any], values: Sequence[float]) -> str:
-    text = _with_interval(entry["mean"], entry["interval"])
+    text = _with_interval(entry["mean"], shown_interval(entry, values))
     if entry["mean"] is not None and min(values) < max(values):
         text += f"\n{_number(min(values))} to {_number(max(values))}"
     return text

@@ -347,6 +347,7 @@ def test_a_missing_run_takes_nothing_else_with_it(written):
 def test_runs_that_took_off_are_counted(written):
     text = text_of(written(lambda config: 200.0 + config.seed if config.seed > 2 else 2.0).folder)
     assert "Breakout: runs fall into two groups" in text
+    assert "Over 2 games in which runs fall into two groups, the interval of one arm's IQM may hold" in text
     assert "| cnn | 102.8 " in text
     assert "| 2 | 4 |" in text
 

@@ -198,6 +198,7 @@ def test_the_simulation_prints_its_tables(script, capsys):
     assert script("coverage", "--trials", 2, "--seeds", 3) == 0
     out = capsys.readouterr().out
     assert out.count("| Rainbow, bimodal | 3 |") == 2
+    assert out.count("| Rainbow, bimodal, 2 games | 3 |") == 2
     assert "| 4.0 SD | 3 |" in out
     assert script("coverage", "--trials", 0) == 2
 

@@ -19,6 +19,7 @@ def test_both_networks_a_table_and_a_figure(script, capsys, tmp_path):
     assert "906" in output
     assert "×" in output
     assert "figure.png" in output
+    assert "note: " not in output, "all updates were done"
     folder = tmp_path / "runs" / "toy" / "regression" / "quadrant"
     results = {path.parent: json.loads(path.read_text()) for path in folder.rglob("result.json")}
     assert {str(path.relative_to(folder)) for path in results} == {
@@ -42,7 +43,9 @@ def test_all_runs_every_task_and_split_within_its_budget(script, capsys, tmp_pat
     assert sum(result["seconds"] for result in results) < 20
     assert sum(result["seconds_allowed"] for result in results) == pytest.approx(5, abs=0.1)
     assert len(list((tmp_path / "here").rglob("figure.png"))) == 6
-    assert capsys.readouterr().out.count("training_seconds") == 6
+    out = capsys.readouterr().out
+    assert out.count("training_seconds") == 6
+    assert "note: conv was stopped by its 0.417 s at " in out
 
 
 def test_further_seeds_have_as_long_as_those_before(script, tmp_path):

@@ -57,6 +57,19 @@ def test_a_table_has_means_ranges_and_paired_gains_and_leaves_out_what_was_not_m
     assert with_data[2].startswith("| score | −2,000 | 0.375")
 
 
+def test_of_yes_or_no_the_runs_are_counted_and_an_interval_that_cannot_be_is_left_out() -> None:
+    seconds, solved = [2.0, 3.0, 40.0], [1.0, 0.0, 1.0]
+    one = {str(k): {"solved": x, "seconds": y} for k, (x, y) in enumerate(zip(solved, seconds, strict=True))}
+    runs: Any = {"plain": one, "coordconv": one}
+    summary = summarise_seeds(runs)
+    assert summary["plain"]["seconds"]["interval"][0] < 0
+    table = summary_table({"runs": runs, "summary": summary, "measurements": ["solved", "seconds"]})
+    assert table.splitlines()[2:] == [
+        "| solved | 2 of 3 | 2 of 3 |  |",
+        "| seconds | 15<br>2 to 40 | 15<br>2 to 40 | +0 |",
+    ]
+
+
 def test_many_arms_are_rows() -> None:
     runs: Any = {f"arm{number}": {"1": {"score": number / 4}} for number in range(4)}
     table = summary_table({"runs": runs, "summary": summarise_seeds(runs), "measurements": ["score"]})

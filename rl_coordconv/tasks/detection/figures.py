@@ -46,5 +46,6 @@ def show_canvas(axes: Axes, canvas: dict[str, np.ndarray], colour: str) -> None:
     for box, score, label in zip(canvas["boxes"], canvas["scores"], canvas["labels"], strict=True):
         if score >= SHOWN_SCORE:
             axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, color=colour, lw=1.5))
-            axes.text(box[0] + 0.5, box[1] + 0.5, str(label), color=colour, fontsize=7, va="top")
+            text = "" if label < 0 else str(label)
+            axes.text(box[0] + 0.5, box[1] + 0.5, text, color=colour, fontsize=7, va="top")
     axes.set(xticks=[], yticks=[], xlim=(0, size), ylim=(size, 0))

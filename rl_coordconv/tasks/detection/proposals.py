@@ -50,7 +50,7 @@ class Detections:
 
     :param boxes: ``(batch, detections, 4)``
     :param scores: ``(batch, detections)`` probabilities
-    :param labels: ``(batch, detections) int64``
+    :param labels: ``(batch, detections) int64``, -1 where the detector does not tell digits apart
     """
 
     boxes: Tensor
@@ -204,7 +204,7 @@ class ProposalNetwork(nn.Module):
         :param images: ``(batch, 1, size, size)`` in [0, 1]
         """
         boxes, scores = self.proposals(self.first_stage(images), PAPER_NMS, DETECTIONS)
-        return Detections(boxes, scores.sigmoid(), torch.zeros_like(scores, dtype=torch.int64))
+        return Detections(boxes, scores.sigmoid(), torch.full_like(scores, -1, dtype=torch.int64))
 
 
 class ReleasedProposalNetwork(ProposalNetwork):

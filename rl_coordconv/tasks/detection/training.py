@@ -249,7 +249,8 @@ def log(run: Run, step: int, numbers: Numbers, test: Canvases, detections: Detec
             run.writer.add_scalar(f"test/{key}", value, step)
     for index in range(min(SHOWN, len(test))):
         shown = detections.scores[index] >= SHOWN_SCORE
-        labels = [str(label) for label in detections.labels[index][shown].tolist()]
+        found = detections.labels[index][shown].tolist()
+        labels = ["" if label < 0 else str(label) for label in found]
         image = np.repeat(np.repeat(test.images[index].numpy(), 4, axis=1), 4, axis=2).repeat(3, axis=0)
         boxes = detections.boxes[index][shown].numpy() * 4
         run.writer.add_image_with_boxes(f"canvas{index}", image, boxes, step, labels=labels)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rl_coordconv.files import atomic_path
 from rl_coordconv.tasks.experiment import Experiment
@@ -17,12 +17,13 @@ from rl_coordconv.tasks.gan.coverage import histogram
 from rl_coordconv.tasks.gan.sort_of_clevr import COLOURS
 
 MAPS = ("Reds", "Blues")
+SHOWN_WALKS = 4
 
 
 def draw_gan(experiment: Experiment, results: dict[str, Any]) -> None:
     """
     Draw samples, latent walks, the mean image and where the objects stand, for the data and each arm;
-    measurements below. Beside it stands ``walk_<arm>.gif``, a film of the walks.
+    measurements below. Beside it stands ``walk_<arm>.gif``, a film of the walks side by side.
 
     :param experiment: With finished runs
     :param results: Its ``results.json``
@@ -40,8 +41,9 @@ def draw_gan(experiment: Experiment, results: dict[str, Any]) -> None:
         if name == "data":
             row[1].axis("off")
         else:
-            walks = loaded[0]["walk"]
-            show_sheet(row[1], walks[::3][: len(walks) // 3 // 10 * 10][:40], 10)
+            walks = np.stack(np.split(loaded[0]["walk"], SHOWN_WALKS))
+            shown = np.linspace(0, walks.shape[1] - 1, 10).round().astype(int)
+            show_sheet(row[1], np.concatenate(walks[:, shown]), 10)
             save_film(walks, experiment.folder / f"walk_{name}.gif")
         show_sheet(row[2], loaded[0][prefix + "mean_image"], 1)
         centres = np.concatenate([samples[prefix + "centres"] for samples in loaded])
@@ -65,9 +67,10 @@ def show_sheet(axes: Axes, images: np.ndarray, columns: int) -> None:
     axes.axis("off")
 
 
-def save_film(frames: np.ndarray, path: Path) -> None:
-    """Write ``(images, height, width, channels) uint8`` as a film that repeats."""
-    pictures = [Image.fromarray(frame).resize((128, 128), Image.Resampling.NEAREST) for frame in frames]
+def save_film(walks: np.ndarray, path: Path) -> None:
+    """Write ``(walks, steps, height, width, channels) uint8`` side by side, as a film that repeats."""
+    frames = map(Image.fromarray, np.concatenate([*walks], axis=2))
+    pictures = [ImageOps.scale(frame, 3, Image.Resampling.NEAREST) for frame in frames]
     with atomic_path(path) as temporary:
         pictures[0].save(
             temporary, "GIF", save_all=True, append_images=pictures[1:], duration=100, loop=0, optimize=True

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from rl_coordconv.errors import UserError, choose
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
 from rl_coordconv.tasks.gan.coverage import coverage, find_objects, walk_scores
-from rl_coordconv.tasks.gan.figures import draw_gan
+from rl_coordconv.tasks.gan.figures import SHOWN_WALKS, draw_gan
 from rl_coordconv.tasks.gan.models import ARMS, IMAGE_SIZES, INITS, build_gan
 from rl_coordconv.tasks.gan.sort_of_clevr import make_scenes, render
 from rl_coordconv.tasks.networks import count_parameters
@@ -150,7 +150,7 @@ class GanConfig(Experiment):
         numbers |= {"mean_image_distance": float((means[0] - means[1]).abs().mean()), "steps": step}
         samples = {
             "images": to_uint8(images[:SAMPLES_SHOWN]),
-            "walk": to_uint8(walks[: 4 * WALK_STEPS]),
+            "walk": to_uint8(walks[: SHOWN_WALKS * WALK_STEPS]),
             "mean_image": to_uint8(means[0][None]),
             "data_mean_image": to_uint8(means[1][None]),
             "centres": found.centres.astype(np.float32),

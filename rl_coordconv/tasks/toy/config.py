@@ -130,6 +130,19 @@ class ToyConfig(Experiment):
         changes: Any = {key: value for key, value in given.items() if value is not None}
         return dataclasses.replace(RECIPES[self.task, ARCHS[arm][0]], **changes)
 
+    def notes(self, results: dict[str, Any]) -> list[str]:
+        """Return which arms had no time for all their updates, so that their scores are no verdict."""
+        found = []
+        for arm, runs in results["runs"].items():
+            most = self.recipe(arm).updates
+            cut = [run["updates"] for run in runs.values() if run["updates"] < most and not run["solved"]]
+            if cut:
+                found.append(
+                    f"{arm} was stopped by its {self.run_seconds:,.3g} s at {max(cut):,.0f} of {most:,} "
+                    "updates a run, and is not trained to the end: --budget gives more seconds"
+                )
+        return found
+
     def train(self, run: Run) -> Outcome:
         data = NotSoClevr(self.canvas, self.square)
         task, splits = TASKS[self.task](data), data.split(self.split, run.seed)
