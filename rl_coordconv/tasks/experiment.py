@@ -6,6 +6,7 @@ On disk, in the experiment's folder::
     options.json                        the options, and the command that was typed
     <arm>/seed<k>/events.out.tfevents.* TensorBoard: losses, measurements, sample images
     <arm>/seed<k>/samples.npz           what the figure is drawn from
+    <arm>/seed<k>/versions.json         what it was trained with
     <arm>/seed<k>/result.json           the run's measurements; its presence says that the run is finished
     results.json                        all runs, means with intervals per arm; all that redraw needs
     figure.png                          the figure
@@ -43,6 +44,7 @@ from rl_coordconv.tasks.progress import StepBar
 from rl_coordconv.tasks.seed_statistics import Numbers, print_table, summarise_seeds
 
 MOST_SEEDS = 2**31
+VERSIONS = "versions.json"
 SIZES = ("batch_size", "width", "canvas", "canvas_size", "image_size", "train_canvases")
 """Options of tasks that say how much memory they need."""
 
@@ -91,7 +93,11 @@ class Experiment(ABC):
 
     def notes(self, results: dict[str, Any]) -> list[str]:
         """Return what is to be known of the numbers in ``results.json``, a line each."""
-        return []
+        return [
+            f"trained with different {name}: {', '.join(map(str, values))}"
+            for name, values in results["versions"].items()
+            if isinstance(values, list)
+        ]
 
     @property
     def folder(self) -> Path:
@@ -165,7 +171,7 @@ class Experiment(ABC):
         results = {
             **options,
             **facts,
-            "versions": {**versions(self.device), "threads": torch.get_num_threads()},
+            "versions": self._versions(),
             "measurements": list(self.measurements),
             "runs": runs,
             "summary": summarise_seeds(runs),
@@ -202,8 +208,17 @@ class Experiment(ABC):
             bar.finish({key: numbers[key] for key in self.measurements})
         with atomic_path(folder / "samples.npz") as temporary:
             np.savez_compressed(temporary, **outcome.samples)  # type: ignore[arg-type]
+        write_json(folder / VERSIONS, {**versions(self.device), "threads": torch.get_num_threads()})
         write_json(result, numbers)
         return numbers
+
+    def _versions(self) -> dict[str, Any]:
+        """Return what the runs were trained with; a list where they differ, as after an update or a move."""
+        folders = [self.folder / arm / f"seed{seed}" for arm in self.arms for seed in self.seeds]
+        of_runs = [read_json(folder / VERSIONS) or {"rl-coordconv": "not known"} for folder in folders]
+        names = dict.fromkeys(name for found in of_runs for name in found)
+        values = {name: [*dict.fromkeys(found.get(name, "not known") for found in of_runs)] for name in names}
+        return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
 
     def kept(self, seed: int) -> tuple[str, ...]:
         """Return which arrays of a run's samples ``results.json`` keeps: what its figure shows."""

@@ -71,6 +71,24 @@ def test_a_stopped_experiment_goes_on_with_the_run_that_was_not_finished(tmp_pat
     assert (tmp_path / "task" / "figure.png").exists()
 
 
+def test_runs_that_were_trained_with_different_versions_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Stopping(output=str(tmp_path), seeds=[1, 2])
+    TRAINED[:] = 4 * ["stopped"]
+    config.run()
+    now = json.loads((config.folder / "results.json").read_text())["versions"]
+    assert now["torch"] == torch.__version__
+    assert "note: " not in capsys.readouterr().out
+    file = config.folder / "plain" / "seed1" / "versions.json"
+    file.write_text(json.dumps({**now, "torch": "1.0"}))
+    (config.folder / "coordconv" / "seed2" / "versions.json").unlink()
+    config.run()
+    found = json.loads((config.folder / "results.json").read_text())["versions"]
+    assert found["torch"] == ["1.0", now["torch"], "not known"]
+    assert "note: trained with different torch: 1.0, " in capsys.readouterr().out
+
+
 def test_a_run_whose_result_is_cut_off_is_trained_again(tmp_path: Path) -> None:
     config = Stopping(output=str(tmp_path), seeds=[1])
     TRAINED[:] = 4 * ["stopped"]

@@ -131,8 +131,8 @@ class ToyConfig(Experiment):
         return dataclasses.replace(RECIPES[self.task, ARCHS[arm][0]], **changes)
 
     def notes(self, results: dict[str, Any]) -> list[str]:
-        """Return which arms had no time for all their updates, so that their scores are no verdict."""
-        found = []
+        """Return also which arms had no time for all their updates, so that their scores are no verdict."""
+        found = super().notes(results)
         for arm, runs in results["runs"].items():
             most = self.recipe(arm).updates
             cut = [run["updates"] for run in runs.values() if run["updates"] < most and not run["solved"]]
