@@ -62,7 +62,7 @@ class Experiment(ABC):
 
     measurements: ClassVar[tuple[str, ...]]  # rows of the table
     ratios: ClassVar[tuple[str, ...]] = ()  # of these the table says how many times the baseline's they are
-    free: ClassVar[tuple[str, ...]] = ("seeds", "device")  # options that may change when it goes on
+    free: ClassVar[tuple[str, ...]] = ("seeds", "device", "output")  # options that may change when it goes on
 
     name: str
     output: str = "runs"
