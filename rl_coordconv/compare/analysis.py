@@ -10,7 +10,13 @@ from rl_coordconv.compare import statistics
 from rl_coordconv.compare.collect import Collected, collect
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.games import GameResult, Versus, compare_on_game, game_result, shared_scores
-from rl_coordconv.compare.notes import about_aggregates, about_lengths, about_runs, about_scores
+from rl_coordconv.compare.notes import (
+    about_aggregates,
+    about_lengths,
+    about_runs,
+    about_scores,
+    about_windows,
+)
 from rl_coordconv.compare.overall import ArmOverall, VersusOverall, arms_overall, compare_overall
 from rl_coordconv.compare.rundata import RunData, taking_part
 from rl_coordconv.compare.verdicts import Verdict, decide
@@ -72,6 +78,9 @@ def analyse(comparison: Comparison, data: Collected | None = None) -> Analysis:
             games.append(result)
             notes += about_scores(comparison, game, result.score, taking, result.took_off)
             interim |= result.score == "eval" and any(run.eval_score is None for run in taking)
+            windows = about_windows(game, result.score, taking)
+            notes += windows
+            interim |= bool(windows)
         elif diverged and not whole:
             notes.append(f"{game}: left out, as no run left an agent.")
     versus, over_games = _decided(*_compared(comparison, games), interim)

@@ -116,7 +116,14 @@ def _foreign_runs(comparison: Comparison, recorded: Container[str]) -> Iterator[
 
 
 def _in_order(comparison: Comparison, runs: Iterable[RunData]) -> list[RunData]:
-    """Return the runs of the comparison's games and arms, in their order."""
+    """Return the runs of the comparison's games, arms and seeds, in their order."""
     games, arms = list(comparison.games), list(comparison.arms)
-    wanted = [run for run in runs if run.game in games and run.arm in arms]
+    wanted = [
+        run
+        for run in runs
+        if run.game in games
+        and run.arm in arms
+        # Another machine may have recorded runs of seeds of its own, of which others are still to come.
+        and (run.foreign or run.seed in comparison.seeds)
+    ]
     return sorted(wanted, key=lambda run: (games.index(run.game), arms.index(run.arm), run.seed))

@@ -26,6 +26,9 @@ from rl_coordconv.compare.rundata import WINDOW, Curve, RunData, curve_of
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.folder import Progress, RunFolder
 
+SHORT = 0.1
+"""Share of the steps asked for that may be after a run's last game."""
+
 EVALUATIONS = "evaluations.npz"
 
 
@@ -59,13 +62,15 @@ def read_foreign(path: Path, comparison: str, game: str, arm: str, number: int) 
     last = max(evaluations, default=0)
     total = max(int(curve[0][-1]), last)
     final = evaluations[last] if evaluations and last >= (1 - WINDOW) * total else np.empty(0)
+    asked = _steps_asked_for(path) or total
+    is_whole = total >= (1 - SHORT) * asked
     return RunData(
         comparison,
         game,
         arm,
         number,
-        progress=Progress("finished", total, speed),
-        total_steps=total,
+        progress=Progress("finished" if is_whole else "unfinished", total, speed),
+        total_steps=total if is_whole else asked,
         **curve_of(*curve, total, total),
         eval_score=float(final.mean()) if len(final) else None,
         eval_games=len(final),

@@ -18,6 +18,8 @@ from rl_coordconv.compare.verdicts import UNDECIDED, Question, Verdict
 # this.
 GAP = 1.5
 FEWEST_FOR_GROUPS = 6
+# Or where 2 or more have not come this share of the way from random play to the median run.
+STUCK = 0.15
 # Final evaluations come after equally many steps if these differ by no more than this share: SB3 ends a
 # training with a whole rollout, RL Zoo with its last evaluation.
 SAME_STEPS = 0.05
@@ -127,7 +129,9 @@ def game_result(
             singles = np.array([run.at(grid) for run in ours] or flat)
             final = statistics.mean_of_runs(np.array([*known.values()]))
             arms[arm] = ArmOnGame(known, final, curve_band(singles), singles, arm in comparison.foreign)
-    return GameResult(game, grid, arms, score, two_groups([on_game.values for on_game in arms.values()]))
+    random = REFERENCE[game][0] if game in REFERENCE else None
+    groups = two_groups([on_game.values for on_game in arms.values()], random)
+    return GameResult(game, grid, arms, score, groups)
 
 
 def _score(run: RunData, kind: str, grid: np.ndarray) -> float | None:
@@ -146,6 +150,7 @@ def kind_of_score(comparison: Comparison, runs: Sequence[RunData]) -> str:
     evaluated = [run for run in runs if run.eval_score is not None]
     steps = [run.last_step for run in evaluated] or [0]
     is_fair = {run.arm for run in evaluated} == {run.arm for run in runs}
+    is_fair &= all(run.eval_score is not None for run in runs if run.foreign)  # no training makes up for it
     return comparison.score if is_fair and min(steps) >= (1 - SAME_STEPS) * max(steps) else "train"
 
 
@@ -164,19 +169,23 @@ def curve_band(curves: np.ndarray) -> np.ndarray:
     return np.stack([mean, mean - half, mean + half])
 
 
-def two_groups(scores: Sequence[np.ndarray]) -> float | None:
+def two_groups(scores: Sequence[np.ndarray], random: float | None = None) -> float | None:
     """
     Return the score that parts the runs of a game into two groups, or None where they make one.
 
     :param scores: Of every arm; some arm must have runs in both groups, else it is the arms that differ
+    :param random: Score of random play, where it is known
     """
     values = np.sort(np.concatenate(list(scores))) if scores else np.empty(0)
     if len(values) < FEWEST_FOR_GROUPS:
         return None
     widest = int(np.argmax(np.diff(values)[1:-1])) + 1
-    low, high = values[: widest + 1], values[widest + 1 :]
+    low, high = np.split(values, [widest + 1])
     if high[0] - low[-1] <= GAP * max(np.ptp(low), np.ptp(high)):
-        return None
+        limit = -np.inf if random is None else random + STUCK * (np.median(values) - random)
+        low, high = values[values < limit], values[values >= limit]
+        if len(low) < 2:
+            return None
     middle = float((low[-1] + high[0]) / 2)
     return middle if any(arm.min() < middle < arm.max() for arm in scores) else None
 

@@ -139,6 +139,12 @@ def check_recorded_options(comparison: Comparison, recorded: Comparison) -> None
     :param recorded: From the folder of the scores
     :raises UserError: An arm was trained with others, or what is recorded is no longer an option
     """
+    for arm in comparison.arms:
+        if arm in recorded.arms and (arm in comparison.foreign) != (arm in recorded.foreign):
+            kind = "trained elsewhere" if arm in recorded.foreign else "trained here"
+            raise UserError(
+                f"'{recorded.file}' records arm '{arm}' as {kind}, which it is not: give it another name"
+            )
     for arm, wanted in comparison.options.items():
         if arm not in recorded.options:
             continue

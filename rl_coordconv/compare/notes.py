@@ -23,6 +23,8 @@ from rl_coordconv.runs.folder import RunFolder
 FEW_GAMES = 20
 # As many as in the paper, over which the intervals of aggregates hold what they say.
 MANY_GAMES = 9
+# Windows of runs compare where the runs' steps differ by no more than this share.
+SAME_WINDOW = 0.25
 STATES = {
     ("running", "stopped", "unfinished"): "Not finished, reported as far as they are",
     ("failed",): "Failed, reported as far as they are",
@@ -39,7 +41,9 @@ def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequenc
             notes.append(f"{what}: {commas(found)}.")
     diverged = [run for run in runs if run.progress.state == "diverged"]
     if found := [_with_reason(run) for run in diverged if run.game in REFERENCE]:
-        notes.append(f"Diverged, counted as random play: {commas(found)}.")
+        notes.append(
+            f"Diverged, counted as random play (curves show the runs that are left): {commas(found)}."
+        )
     if found := [_with_reason(run) for run in diverged if run.game not in REFERENCE]:
         notes.append(f"Diverged, left out as the score of random play is not known: {commas(found)}.")
     if unknown := [game for game in comparison.games if game not in REFERENCE]:
@@ -141,7 +145,7 @@ def about_aggregates(n_games: int, has_groups: bool) -> list[str]:
         return []
     return [
         f"Over {n_games} games in which runs fall into two groups, the interval of one arm's IQM may hold as "
-        "little as 57 %, that of the difference of two 81 %: read the games one by one."
+        "little as 69 %, that of the difference of two 81 %: read the games one by one."
     ]
 
 
@@ -157,6 +161,17 @@ def about_lengths(
     if cut := [names[id(run)] for run in taking if run.last_step > end]:
         notes.append(f"{game}: runs differ in length; cut to the first {end:,} steps: {commas(cut)}.")
     return notes
+
+
+def about_windows(game: str, kind: str, taking: Sequence[RunData]) -> list[str]:
+    """Say where scores are of training games in windows of different widths, so that there is no verdict."""
+    totals = [run.total_steps for run in taking]
+    if kind == "eval" or min(totals) >= (1 - SAME_WINDOW) * max(totals):
+        return []
+    return [
+        f"{game}: scores are training games of a tenth of each run's own steps, {min(totals):,} to "
+        f"{max(totals):,}, which do not compare: no verdict."
+    ]
 
 
 def commas(names: Sequence[str], most: int = 8) -> str:

@@ -45,7 +45,8 @@ def _power(comparison: Comparison) -> list[str]:
     alone, corrected = detectable(n), detectable(n, 1 - (1 - LEVEL) / questions)
     lines = [
         f"{n} seeds show, with 80 % probability, a game's difference of {alone:.1f} standard deviations "
-        f"between seeds; {corrected:.1f} if all {questions} questions are answered"
+        f"between seeds; {corrected:.1f} if all {questions} questions are answered (by the t-test: with few "
+        "seeds the exact test, which a verdict takes too, asks for somewhat more)"
     ]
     if n < RANK_RUNS:
         lines.append(f"{n} seeds give intervals but no verdict on a single game, which takes {RANK_RUNS}")

@@ -65,8 +65,10 @@ HOW_TO_READ = """## How to read it
 * **Share of weight norm on coordinates**: how position-dependent a layer chose to be.
 * **What coordinates add**: each square is the map that one filter adds to its output, whatever the screen
   shows; red adds, blue subtracts, one scale per arm.
-* **Adding seeds** until a verdict appears is not a test at 5 %: looking again once or twice after adding
-  seeds makes it 8 to 11 %. Fix the number before, or take what was added as a comparison of its own.
+* **Hours and steps per second** are of machines with whatever else they did: they compare arms only where
+  these had the same to themselves.
+* **Adding seeds** until a verdict appears is not a test at 5 %: looking again after adding seeds makes
+  it more. Fix the number before, or take what was added as a comparison of its own.
 """
 
 
@@ -148,7 +150,7 @@ def report_text(analysis: Analysis, figures: Mapping[str, Sequence[Path]]) -> st
     :param figures: Paths by title, relative to the report, a page each
     """
     comparison = analysis.comparison
-    interim = "**Interim**: runs are missing or not finished, so there is no verdict yet."
+    interim = "**Interim**: runs are missing, not finished or not comparable, so there is no verdict."
     parts = [
         f"# {comparison.folder.name}: {', '.join(comparison.arms)}",
         f"{len(comparison.games)} games, {len(comparison.seeds)} seeds, baseline `{comparison.baseline}`.",

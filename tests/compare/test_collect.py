@@ -95,6 +95,15 @@ def test_a_run_of_rl_zoo_by_its_own_files():
     assert run.returns[-1] == pytest.approx(returns[steps > 0.9 * 8192].mean())
 
 
+def test_a_run_of_rl_zoo_that_was_broken_off_is_not_finished(tmp_path):
+    copy = shutil.copytree(ZOO / "BreakoutNoFrameskip-v4_1", tmp_path / "run")
+    [asked] = copy.glob("*/args.yml")
+    asked.write_text(asked.read_text().replace("8192", "81920"))
+    run = read_foreign(copy, "mine", "Breakout", "zoo", 1)
+    assert (run.progress.state, run.total_steps) == ("unfinished", 81920)
+    assert run.last_step < 10_000
+
+
 def test_evaluations_alone_are_a_run_and_an_early_one_is_no_score(tmp_path):
     shutil.copy(ZOO / "BreakoutNoFrameskip-v4_2" / "evaluations.npz", tmp_path)
     run = read_foreign(tmp_path, "mine", "Breakout", "zoo", 1)

@@ -147,6 +147,48 @@ def test_a_run_trained_elsewhere_keeps_its_number_where_another_is_gone(matrix_f
     assert record() == before
 
 
+def test_runs_trained_elsewhere_that_have_moved_are_the_same_runs(matrix_file, written, tmp_path):
+    """As on another machine, where the same folders have another place."""
+    theirs = written(lambda config: 10.0 * config.seed, text="name: theirs", seeds="[1, 2, 3]").folder
+    arms = "arms: {{cnn: {{extractor: cnn}}, old: {{folders: {{Pong: {}/Pong/coordconv/seed*}}}}}}"
+
+    def record(folder: Path) -> list[tuple[int, float | None]]:
+        matrix = load_comparison(matrix_file(arms.format(folder), games="[Pong]"))
+        kept = Results(tmp_path / "kept", matrix)
+        found = collect(kept.comparison)
+        assert not found.broken
+        kept.add([run for run in found.runs if run.foreign])
+        return [(run.seed, run.eval_score) for run in read_csv(kept.folder)]
+
+    before = record(theirs)
+    assert len(before) == 3
+    theirs.rename(tmp_path / "moved")
+    assert record(tmp_path / "moved") == before
+
+
+def test_recorded_runs_of_seeds_that_are_not_compared_are_left_out(written, tmp_path):
+    """Another machine has begun more seeds, and one arm is ahead of the other."""
+    more = written(rising, games="[Pong]", seeds="[1, 2, 3, 4, 5]")
+    kept = Results(tmp_path / "kept", more)
+    runs = collect(more).runs
+    kept.add([run for run in runs if run.seed == 5 and run.arm == "cnn"])
+    found = collect(dataclasses.replace(more, seeds=(1, 2, 3, 4), results=kept.folder))
+    assert {run.seed for run in found.runs} == {1, 2, 3, 4}
+    assert not found.missing
+
+
+@pytest.mark.parametrize("first", ["trained elsewhere", "trained here"])
+def test_an_arm_is_not_trained_here_and_elsewhere_under_one_name(matrix_file, written, tmp_path, first):
+    theirs = written(rising, text="name: theirs", games="[Pong]").folder
+    here, there = "{extractor: coordconv}", f"{{folders: {{Pong: {theirs}/Pong/cnn/seed*}}}}"
+    arms = [f"arms: {{cnn: {{extractor: cnn}}, old: {options}}}" for options in (there, here)]
+    texts = arms if first == "trained elsewhere" else arms[::-1]
+    kept = Results(tmp_path / "kept", load_comparison(matrix_file(texts[0], games="[Pong]")))
+    kept.add(collect(Comparison.load(theirs)).runs[:1])
+    with pytest.raises(UserError, match=f"records arm 'old' as {first}, which it is not"):
+        Results(tmp_path / "kept", load_comparison(matrix_file(texts[1], games="[Pong]")))
+
+
 def test_a_report_at_any_time_knows_where_scores_are_recorded(written, tmp_path):
     comparison = written(rising)
     kept = Results(tmp_path / "kept", comparison)

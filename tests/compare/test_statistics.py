@@ -22,7 +22,10 @@ from rl_coordconv.compare.aggregation import (
     performance_profile,
     permutation_p_value,
 )
+from rl_coordconv.compare.games import two_groups
+from rl_coordconv.compare.notes import about_windows
 from rl_coordconv.compare.power import detectable, seeds_needed
+from rl_coordconv.compare.rundata import RunData
 from rl_coordconv.compare.simulate import NOISES, RAINBOW, World, interval_coverage, verdict_rates
 from rl_coordconv.compare.statistics import (
     Estimate,
@@ -33,6 +36,7 @@ from rl_coordconv.compare.statistics import (
     pairing_pays,
 )
 from rl_coordconv.compare.verdicts import Question, decide, holm
+from rl_coordconv.runs.folder import Progress
 
 # Human-normalised scores of four seeds on three games, as a comparison would save them.
 SCORES = np.array([[0.9, 0.1, 1.4], [1.1, 0.3, 1.0], [0.7, 0.2, 1.9], [1.3, 0.2, 1.2]])
@@ -192,6 +196,36 @@ def test_seeds_have_the_promised_power():
     n = seeds_needed(1.2, paired=True)
     shown = stats.ttest_1samp(rng.normal(1.2, 1.0, size=(n, 4000)), 0.0).pvalue < 0.05
     assert shown.mean() == pytest.approx(0.8, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("scores", "random", "limit"),
+    [
+        ([[0, 4, 656, 1544, 1700], [6, 72, 1900, 2000, 2296]], 11.5, 364),  # RoadRunner: no gap parts them
+        ([[0, 4, 656, 1544, 1700], [6, 72, 1900, 2000, 2296]], None, None),
+        ([[0, 4, 6, 2], [1544, 1700, 1800, 1900]], 11.5, None),  # the arms differ, not their runs
+        ([[500, 600, 700], [550, 650, 750]], 11.5, None),
+        ([[1, 2, 100, 110], [1, 2, 105, 104]], None, 51),
+    ],
+)
+def test_runs_that_stay_at_random_play_are_a_group(scores, random, limit):
+    found = two_groups([np.array(arm, dtype=float) for arm in scores], random)
+    assert found == (None if limit is None else pytest.approx(limit))
+
+
+def test_training_scores_of_runs_of_other_lengths_get_no_verdict():
+    def run(total: int) -> RunData:
+        nothing = {"grid": np.empty(0), "returns": np.empty(0)}
+        return RunData(
+            "x", "Pong", "a", 1, progress=Progress("finished", total), total_steps=total, **nothing
+        )
+
+    assert not about_windows("Pong", "eval", [run(100), run(1000)])
+    assert not about_windows("Pong", "train", [run(90), run(100)])
+    assert (
+        "a tenth of each run's own steps, 100 to 1,000"
+        in about_windows("Pong", "train", [run(100), run(1000)])[0]
+    )
 
 
 def test_the_simulation_prints_its_tables(script, capsys):
