@@ -34,6 +34,7 @@ from rl_coordconv.algorithms.build import from_spaces
 from rl_coordconv.config import config_from_dict
 from rl_coordconv.coordinates import coord_weight_ratios
 from rl_coordconv.errors import UserError
+from rl_coordconv.extractors.image import see_coordinates
 
 IMAGES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 OFF_POLICY = {"buffer_size": 250, "learning_starts": 100}
@@ -137,6 +138,16 @@ def test_algorithms_learn_save_and_load(name, extractor, tmp_path):
     assert np.array_equal(loaded.predict(observation, deterministic=True)[0], expected)
     ratios = coord_weight_ratios(loaded.policy)
     assert 0 < max(ratios.values()) < 1  # a target network may not have moved yet
+
+
+def test_coordinates_drawn_for_several_layers_of_one_shape_differ():
+    network = nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(3)))
+    state = torch.get_rng_state()
+    see_coordinates(network, [0, 1, 2], coord_init="concat")
+    assert torch.equal(torch.get_rng_state(), state)
+    first, second, third = (layer.coord_weight for layer in network)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
 
 
 PLAIN = {

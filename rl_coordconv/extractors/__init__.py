@@ -102,7 +102,8 @@ def policy_kwargs(extractor: str = "coordconv", **options: Any) -> dict[str, Any
     """
     Return the ``policy_kwargs`` with which an SB3 algorithm gets an extractor.
 
-    With them the network has no hidden layers behind the features, as SB3's ``CnnPolicy`` has it by default.
+    With them the network has no hidden layers behind the features, as SB3's ``CnnPolicy`` of A2C, PPO and DQN
+    has it by default. SAC, TD3 and TQC need some: change ``net_arch``.
 
     :param extractor: A name of :data:`EXTRACTORS`
     :param options: Arguments of its class, e.g. ``coord_layers=[0, 1]``; where images are floats already,

@@ -46,10 +46,14 @@ def see_coordinates(
     if not allowed or len(set(chosen)) < len(chosen):
         raise UserError(f"coord_layers is {chosen}: use different numbers from 0 to {len(convs) - 1}")
     layers = {}
-    for index in chosen:
-        conv = module.get_submodule(convs[index])
-        assert isinstance(conv, nn.Conv2d)
-        layers[convs[index]] = CoordConv2d.from_conv(conv, with_r, coord_init, coord_scale)
+    with torch.random.fork_rng(devices=[]):
+        for index in chosen:
+            conv = module.get_submodule(convs[index])
+            assert isinstance(conv, nn.Conv2d)
+            layers[convs[index]] = CoordConv2d.from_conv(conv, with_r, coord_init, coord_scale)
+            torch.rand(
+                ()
+            )  # from_conv leaves the random state as it was, and the next is to draw other numbers
     for path, layer in layers.items():  # once all are made, as one may be refused
         parent, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent), name, layer)

@@ -47,11 +47,12 @@ class EpisodeLog(RunCallback):
 
     def _on_training_start(self) -> None:
         self.games: list[tuple[dict[str, float], int]] = []
-        self.folder.keep_games_until(self.num_timesteps, self.config.game)
+        self.seconds_before = self.folder.keep_games_until(self.num_timesteps, self.config.game)
 
     def _on_step(self) -> bool:
         ended = [info["episode"] for info in self.locals["infos"] if "episode" in info]
-        self.games += [(episode, self.num_timesteps) for episode in ended]
+        # The environments' clock begins anew with a resume; SB3 sorts games by it.
+        self.games += [({**game, "t": game["t"] + self.seconds_before}, self.num_timesteps) for game in ended]
         return True
 
     def _on_rollout_end(self) -> None:

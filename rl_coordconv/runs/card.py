@@ -23,7 +23,7 @@ Atari game {game}.
 | game | {game} |
 | arm | {arm} (extractor `{extractor}`) |
 | algorithm | {algo} |
-| steps | {steps:,} (4 frames each) |
+| steps | {steps} |
 | seed | {seed} |
 | score | {score} |
 {published}
@@ -65,8 +65,8 @@ def make_card(
     Return the card.
 
     :param config: The run's config
-    :param metrics: Of the run's evaluation of this agent: step, games, mean, std, iqm, min, max; or the
-        step alone; or empty
+    :param metrics: Of the run's evaluation of this agent: step, games, mean, std, iqm, min, max, and of
+        how many it is the best; or the step alone; or empty
     :param command: What the agent was trained by
     :param versions: With which packages and machine
     :param folder: Name of the agent's folder
@@ -77,6 +77,9 @@ def make_card(
     if "mean" in metrics:
         score = "{mean:.1f} ± {std:.1f} over {games} games (IQM {iqm:.1f}, min {min:.0f}, max {max:.0f})"
         score = score.format(**metrics)
+        if is_chosen(metrics):
+            score += ", the best of {best_of} evaluations, chosen by this score: another would be lower"
+            score = score.format(**metrics)
     known = RL_ZOO.get(config.algo, {}).get(config.game)
     return CARD.format(
         metadata=yaml.safe_dump(hub_metadata(config, metrics), sort_keys=False),
@@ -84,7 +87,7 @@ def make_card(
         arm=config.arm,
         extractor=config.extractor,
         algo=config.algo.upper(),
-        steps=metrics.get("step", config.total_timesteps),
+        steps=f"{metrics['step']:,} (4 frames each)" if "step" in metrics else "not known",
         seed=config.seed,
         score=score,
         published=f"| RL Zoo's {config.algo.upper()} after 10,000,000 steps | {known:g} |\n" if known else "",
@@ -97,9 +100,15 @@ def make_card(
     )
 
 
+def is_chosen(metrics: dict[str, Any]) -> bool:
+    """Whether an agent was chosen by the score that it has, which flatters it."""
+    return int(metrics.get("best_of", 1)) > 1
+
+
 def hub_metadata(config: RunConfig, metrics: dict[str, Any]) -> dict[str, Any]:
     """
-    Return what the Hugging Face Hub reads of a card: library, tags and, if there is a score, ``model-index``.
+    Return what the Hugging Face Hub reads of a card: library and tags; ``model-index`` if there is a score by
+    which the agent was not chosen.
 
     :param config: The run's config
     :param metrics: As for :func:`make_card`
@@ -110,7 +119,7 @@ def hub_metadata(config: RunConfig, metrics: dict[str, Any]) -> dict[str, Any]:
         "license": "mit",
         "tags": [game, "deep-reinforcement-learning", "reinforcement-learning", "atari", "coordconv"],
     }
-    if "mean" in metrics:
+    if "mean" in metrics and not is_chosen(metrics):
         reward = {
             "type": "mean_reward",
             "name": "mean_reward",

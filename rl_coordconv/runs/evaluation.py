@@ -19,7 +19,7 @@ from rl_coordconv.config import RunConfig
 from rl_coordconv.envs import make_atari_vec_env
 from rl_coordconv.errors import UserError
 from rl_coordconv.runs.bias_maps import bias_maps, bias_picture
-from rl_coordconv.runs.callbacks import Checkpoints, Interrupted, RunCallback
+from rl_coordconv.runs.callbacks import Checkpoints, RunCallback
 from rl_coordconv.runs.checkpoints import save_model
 from rl_coordconv.runs.folder import RunFolder
 
@@ -32,7 +32,10 @@ EVAL_SEED = 10_000
 
 def make_eval_env(config: RunConfig, n_envs: int, backend: str | None = None) -> VecEnv:
     """
-    Return environments as in training, but with raw rewards and whole games.
+    Return environments as in training, but with raw rewards and the returns of whole games.
+
+    An agent of SB3's wrappers is played with a lost life as an end of an episode: only there do these press
+    FIRE for it.
 
     :param config: The run's config
     :param n_envs: How many
@@ -44,7 +47,7 @@ def make_eval_env(config: RunConfig, n_envs: int, backend: str | None = None) ->
         backend=backend or config.backend,
         seed=config.seed + EVAL_SEED,
         clip_reward=False,
-        terminal_on_life_loss=False,
+        terminal_on_life_loss=config.backend == "gymnasium",
         **config.game_options,
     )
 
@@ -211,6 +214,7 @@ class PeriodicEvaluation(RunCallback):
         :param n_games: How many
         :raises Interrupted: A signal came; a checkpoint is saved
         """
+        self.checkpoints.save()  # a run that is killed goes on from here, with this evaluation
         assert isinstance(self.model, OnPolicyAlgorithm)
         n_envs = min(self.config.n_envs, n_games)
         if self.env is None or self.env.num_envs != n_envs:
@@ -223,9 +227,6 @@ class PeriodicEvaluation(RunCallback):
             returns, lengths = play_games(
                 self.model, self.env, n_games, seed, callback=self.checkpoints.stop_if_asked
             )
-        except Interrupted:
-            self.checkpoints.save()
-            raise
         finally:
             self.seconds += time.monotonic() - start
         self.folder.append_evaluation({"step": step, "returns": returns, "lengths": lengths})

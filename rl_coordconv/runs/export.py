@@ -32,7 +32,7 @@ from rl_coordconv.errors import UserError
 from rl_coordconv.files import atomic_folder, write_json
 from rl_coordconv.runs.card import make_card
 from rl_coordconv.runs.checkpoints import NAME
-from rl_coordconv.runs.evaluation import best_of, summarise_games
+from rl_coordconv.runs.evaluation import best_of, summarise_games, with_agent
 from rl_coordconv.runs.folder import RunFolder
 from rl_coordconv.runs.video import write_video
 
@@ -97,7 +97,7 @@ def export_agent(
     metrics = _metrics(run, model_file)
     with atomic_folder(folder, "folder") as draft:
         save_policy(policy, draft / MODEL)
-        shared = dataclasses.replace(config, device="auto", output="runs")
+        shared = dataclasses.replace(config, device="auto", output="runs", num_threads=0)
         (draft / "config.yaml").write_text(shared.to_yaml(), encoding="utf-8")
         write_json(draft / "metrics.json", metrics)
         pictures = {}
@@ -182,8 +182,11 @@ def _metrics(run: RunFolder, model_file: Path) -> dict[str, Any]:
             return {"step": step}
     if not records or not (checkpoint or model_file.name in (run.best_model.name, run.final_model.name)):
         return {}
-    record = best_of(records) if model_file.name == run.best_model.name else records[-1]
-    return {"step": record["step"], "games": len(record["returns"]), **summarise_games(record["returns"])}
+    is_best = model_file.name == run.best_model.name
+    record = best_of(records) if is_best else records[-1]
+    chosen = {"best_of": len(with_agent(records))} if is_best else {}
+    games = {"step": record["step"], "games": len(record["returns"])}
+    return {**games, **summarise_games(record["returns"]), **chosen}
 
 
 def _export_onnx(policy: ActorCriticPolicy, path: Path) -> None:

@@ -209,16 +209,18 @@ class RunFolder:
         games = np.loadtxt(lines, delimiter=",", ndmin=2) if lines else np.empty((0, len(MONITOR_COLUMNS)))
         return games[:, 3], games[:, 0]
 
-    def keep_games_until(self, step: int, game: str) -> None:
+    def keep_games_until(self, step: int, game: str) -> float:
         """
         Begin ``monitor.csv``, or forget the games after the checkpoint that training resumes from.
 
         :param step: Step of the checkpoint
         :param game: The game, for the header that SB3's ``Monitor`` files have
+        :return: Seconds after the header's time at which the last game ended that is kept
         """
         header = [f"#{json.dumps({'t_start': time.time(), 'env_id': game})}", ",".join(MONITOR_COLUMNS)]
         kept = [line for line in self._whole_games() if int(line.rsplit(",", 1)[1]) <= step]
         write_text(self.monitor, _lines([*(whole_lines(self.monitor)[:2] or header), *kept]))
+        return float(kept[-1].split(",")[2]) if kept else 0.0
 
     def append_games(self, games: Iterable[tuple[Mapping[str, float], int]]) -> None:
         """

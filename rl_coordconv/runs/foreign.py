@@ -185,6 +185,7 @@ def load_zip(
         raise UserError(f"a zip that is unpickled says what it is itself: leave out {', '.join(said)}")
     if algo in ALGORITHMS:  # whose default for coord_scale it has
         options["algo"] = algo
+    options["backend"] = "gymnasium"  # SB3's wrappers, in which it was trained
     config = RunConfig(game=game, extractor=extractor or "cnn", device=device, **options).validate()
     if trust:
         return unpickle(path, algo, config), config

@@ -74,7 +74,10 @@ def resume(path: Path | str) -> RunFolder:
     if (folder.path / MODEL).is_file():
         raise UserError(f"'{folder.path}' is an exported agent: to train it on, see load_agent")
     if folder.finished:
-        print(f"'{folder.path}' is finished: nothing to resume (to train on, load_agent it)", file=sys.stderr)
+        print(
+            f"'{folder.path}' is finished: nothing to resume (to train on, load_agent its final_model.zip)",
+            file=sys.stderr,
+        )
         return folder
     with folder.lock(), contextlib.closing(make_training_env(config)) as env:
         model = rebuild(config, folder, env)

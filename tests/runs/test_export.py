@@ -23,6 +23,7 @@ from stable_baselines3 import PPO
 
 from rl_coordconv import load_agent
 from rl_coordconv.errors import UserError
+from rl_coordconv.runs.card import hub_metadata, make_card
 from rl_coordconv.runs.checkpoints import STATE_ENTRY
 from rl_coordconv.runs.curves import write_curve
 from rl_coordconv.runs.export import PolicyOutputs
@@ -145,6 +146,16 @@ def test_card_and_metrics_tell_where_it_comes_from(trained, script, tmp_path):
         "torch 9.8.7",
     ):
         assert text in card
+
+
+def test_a_score_by_which_the_agent_was_chosen_says_so_and_is_not_for_the_hub(exported):
+    config = RunFolder(exported).load_config()
+    metrics = json.loads((exported / "metrics.json").read_text())
+    assert "model-index" in hub_metadata(config, {**metrics, "best_of": 1})
+    assert "model-index" not in hub_metadata(config, {**metrics, "best_of": 40})
+    card = make_card(config, {**metrics, "best_of": 40}, "", {}, "agent", {})
+    assert "the best of 40 evaluations, chosen by this score" in card
+    assert "| steps | not known |" in make_card(config, {}, "", {}, "agent", {})
 
 
 def test_checkpoint_has_its_own_evaluation_or_none(trained, script, tmp_path, monkeypatch):

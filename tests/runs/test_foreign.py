@@ -130,6 +130,29 @@ def test_what_no_tensor_tells_of_hidden_layers_and_exploration_is_said(tmp_path,
         assert capsys.readouterr().err.startswith(says.format(path))
 
 
+@pytest.mark.parametrize(("backend", "ends"), [("gymnasium", True), ("native", False)])
+def test_a_lost_life_ends_an_episode_where_the_agent_was_trained_so_and_scores_are_of_whole_games(
+    backend, ends
+):
+    """SB3's wrappers press FIRE after a lost life only then, and their agents have never learned to."""
+    config = RunConfig(game="Breakout", extractor="cnn", device="cpu", backend=backend).validate()
+    with contextlib.closing(make_eval_env(config, 1)) as env:
+        env.seed(1)
+        env.reset()
+        dones, game_over = [], False
+        while not game_over:
+            _, _, done, [info] = env.step(np.array([len(dones) % 4]))
+            dones.append(bool(done[0]))
+            game_over = "episode" in info
+        assert sum(dones) == (5 if ends else 1)
+
+
+def test_an_agent_of_stable_baselines3_is_played_in_its_own_wrappers(tmp_path):
+    save("ppo", tmp_path / "agent.zip")
+    _, config = load_zip(tmp_path / "agent.zip", "ppo", "pong", "cnn", False, "cpu")
+    assert config.backend == "gymnasium"
+
+
 def test_an_agent_that_explores_plays_the_same_games_again_and_leaves_random_states(tmp_path):
     save("dqn", tmp_path / "agent.zip")
     model, config = load_zip(tmp_path / "agent.zip", "dqn", "pong", None, True, "cpu")

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,7 +131,10 @@ def test_a_signal_in_the_last_rollout_or_an_evaluation_loses_no_step(moment, ste
             train(dataclasses.replace(config, name="broken").validate())
     broken = RunFolder(tmp_path / "broken" / "Breakout" / "coordconv" / "seed1")
     assert not broken.finished
-    assert [int(path.name.split("_")[1]) for path in list_checkpoints(broken.checkpoints)] == [step]
+    saved = [int(path.name.split("_")[1]) for path in list_checkpoints(broken.checkpoints)]
+    assert saved[0] == step
+    evaluated = {evaluation["step"] for evaluation in broken.read_evaluations()}
+    assert evaluated <= {*saved}, "killed after an evaluation, the run goes on from there"
     assert (broken.read_progress().state, broken.read_progress().steps) == ("stopped", step)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     torch.manual_seed(99)  # what a new process would have
@@ -275,3 +279,20 @@ def test_a_checkpoint_cut_off_at_any_point_leaves_an_intact_one(tmp_path, monkey
     env.close()
     assert survived >= 5
     assert [*tmp_path.iterdir()] == [intact]
+
+
+def test_the_times_of_games_go_on_where_they_were(tmp_path):
+    """SB3 sorts a Monitor file by them."""
+    folder = RunFolder(tmp_path)
+    assert folder.keep_games_until(0, "Breakout") == 0
+    folder.append_games([({"r": 1.0, "l": 10, "t": 7.5}, 100), ({"r": 2.0, "l": 20, "t": 9.0}, 300)])
+    assert folder.keep_games_until(200, "Breakout") == 7.5
+    log = EpisodeLog(folder, parse_config(OPTIONS))
+    log.model = SimpleNamespace(num_timesteps=200)
+    log.num_timesteps = 200
+    log._on_training_start()
+    log.locals = {"infos": [{}, {"episode": {"r": 3.0, "l": 30, "t": 0.5}}]}
+    log.num_timesteps = 250
+    log._on_step()
+    log._on_rollout_end()
+    assert folder.monitor.read_text().splitlines()[2:] == ["1.0,10,7.5,100", "3.0,30,8.0,250"]
