@@ -45,6 +45,7 @@ class Comparison:
     :param options: What each arm was trained with, by arm; without those trained elsewhere
     :param results: Folder with the scores of runs that may be gone, see :mod:`.results`
     :param differing: Options in which comparisons that were merged differ, besides the extractor's
+    :param part_of: What it was selected from, in words
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Comparison:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: Path | None = None
     differing: tuple[str, ...] = ()
+    part_of: str = ""
 
     @property
     def file(self) -> Path:

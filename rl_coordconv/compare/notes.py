@@ -50,6 +50,10 @@ def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequenc
         notes.append(f"No human reference score, so not in the human-normalised figures: {commas(unknown)}.")
     if len(comparison.seeds) < 3:
         notes.append("Fewer than three seeds: a range of the runs is shown, no interval of a game.")
+    if comparison.part_of:
+        notes.append(
+            f"Part of a comparison of {comparison.part_of}: corrected for the questions shown here alone."
+        )
     if comparison.differing:
         names = commas([*dict.fromkeys(comparison.differing)])
         notes.append(

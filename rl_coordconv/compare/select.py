@@ -161,6 +161,10 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
         names = _once("arm", [choose("arm", arm, comparison.arms) for arm in arms])
         baseline = comparison.baseline if comparison.baseline in names else names[0]
         comparison = dataclasses.replace(comparison, arms=names, baseline=baseline)
+    whole = part[0]
+    if len(comparison.games) < len(whole.games) or len(comparison.arms) < len(whole.arms):
+        words = f"{len(whole.games)} games and {len(whole.arms)} arms"
+        comparison = dataclasses.replace(comparison, part_of=words)
 
     def kept(name: str) -> bool:
         game, arm, _ = parts_of(name)

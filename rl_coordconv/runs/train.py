@@ -86,6 +86,8 @@ def resume(path: Path | str) -> RunFolder:
             path.rename(path.with_suffix(".damaged"))  # else it would count among those that are kept
             print(f"checkpoint '{path}' is damaged: skipped", file=sys.stderr)
         extra = restore(model, checkpoint) if checkpoint else {}
+        if model._last_obs is None:  # its games are over: not those again that the run began with
+            env.seed(config.seed + model.num_timesteps)
         decisions.note_changes(folder.path, model)
         learn(model, config, folder, resumed=True, pending_log=extra.get("pending_log"))
     return folder

@@ -40,6 +40,7 @@ def test_a_part_of_two_comparisons_with_other_names_for_a_paper(script, written,
     tables = (paper / "tables.tex").read_text()
     assert "Breakout & 10,000 & eval & Nature CNN, plain & " in tables
     assert tables.count(r"\begin{tabular}") == tables.count(r"\end{tabular}") == 2
+    assert "Part of a comparison of 2 games and 2 arms: corrected for" in (paper / "report.md").read_text()
     assert not (first / "report.md").exists()
 
 

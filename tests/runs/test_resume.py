@@ -22,6 +22,7 @@ from stable_baselines3 import PPO
 
 from rl_coordconv.config import parse_config
 from rl_coordconv.envs import make_atari_vec_env
+from rl_coordconv.envs.batched import BatchedAtariVecEnv
 from rl_coordconv.hyperparameters import ALGORITHMS
 from rl_coordconv.runs import callbacks, evaluation
 from rl_coordconv.runs.callbacks import EpisodeLog, Interrupted
@@ -296,3 +297,16 @@ def test_the_times_of_games_go_on_where_they_were(tmp_path):
     log._on_step()
     log._on_rollout_end()
     assert folder.monitor.read_text().splitlines()[2:] == ["1.0,10,7.5,100", "3.0,30,8.0,250"]
+
+
+def test_a_resume_whose_games_are_over_begins_others_than_the_run_began_with(tmp_path, monkeypatch):
+    given: list[int] = []
+    config = parse_config([*OPTIONS, "--output", str(tmp_path)])
+    folder = train(config)
+    folder.final_model.unlink()
+    seed = BatchedAtariVecEnv.seed
+    monkeypatch.setattr(
+        BatchedAtariVecEnv, "seed", lambda env, value: given.append(value) or seed(env, value)
+    )
+    resume(folder.path)
+    assert given[-1] == config.seed + config.total_timesteps
