@@ -44,8 +44,7 @@ class Comparison:
     :param score: What a run's score is: ``eval``, its final evaluation, or ``train``, its last training games
     :param options: What each arm was trained with, by arm; without those trained elsewhere
     :param results: Folder with the scores of runs that may be gone, see :mod:`.results`
-    :param differing: Options in which comparisons that were merged differ, besides the extractor's
-    :param part_of: What it was selected from, in words
+    :param remarks: What a report has to say of how it was put together from others
     """
 
     folder: Path
@@ -58,8 +57,7 @@ class Comparison:
     score: str = "eval"
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: Path | None = None
-    differing: tuple[str, ...] = ()
-    part_of: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:

@@ -50,16 +50,7 @@ def about_runs(comparison: Comparison, runs: Sequence[RunData], missing: Sequenc
         notes.append(f"No human reference score, so not in the human-normalised figures: {commas(unknown)}.")
     if len(comparison.seeds) < 3:
         notes.append("Fewer than three seeds: a range of the runs is shown, no interval of a game.")
-    if comparison.part_of:
-        notes.append(
-            f"Part of a comparison of {comparison.part_of}: corrected for the questions shown here alone."
-        )
-    if comparison.differing:
-        names = commas([*dict.fromkeys(comparison.differing)])
-        notes.append(
-            f"The merged comparisons differ in {names}: arms of one and of another differ in that too."
-        )
-    return notes + _machines(runs) + ([] if comparison.options else _options(runs))
+    return notes + [*comparison.remarks] + _machines(runs) + ([] if comparison.options else _options(runs))
 
 
 def _with_reason(run: RunData) -> str:

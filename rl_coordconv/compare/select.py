@@ -9,7 +9,7 @@ import numpy as np
 
 from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
-from rl_coordconv.compare.notes import flat_options
+from rl_coordconv.compare.notes import commas, flat_options
 from rl_coordconv.compare.rundata import RunData, is_path, parts_of, run_name
 from rl_coordconv.config import EXTRACTOR_OPTIONS
 from rl_coordconv.envs import canonical_game
@@ -44,7 +44,7 @@ def merged(parts: Sequence[Part]) -> Part:
                 while name in whole.arms:
                     name += "'"
                 clash[arm] = name
-        whole = dataclasses.replace(whole, differing=(*whole.differing, *_differing(whole, comparison)))
+        names = _differing(whole, comparison)
         comparison, more = relabelled((comparison, more), clash)
         here = {(run.comparison, run.game, run.arm, run.seed % apart) for run in data.runs}
         for run in more.runs:
@@ -56,16 +56,41 @@ def merged(parts: Sequence[Part]) -> Part:
         known: dict[tuple[str, str, int], list[RunData]] = {}
         for run in data.runs:
             known.setdefault((run.game, run.arm, run.seed % apart), []).append(run)
-        runs = [
-            dataclasses.replace(run, seed=run.seed + shift)
+        new = [
+            run
             for run in more.runs
             if not any(_is_copy(run, other) for other in known.get((run.game, run.arm, run.seed), ()))
         ]
+        again = [run.name for run in new if not run.foreign and (run.game, run.arm, run.seed) in known]
+        remarks = dict.fromkeys([*whole.remarks, *_remarks(names, again)])
+        whole = dataclasses.replace(whole, remarks=tuple(remarks))
+        runs = [dataclasses.replace(run, seed=run.seed + shift) for run in new]
         more = _renamed(more, lambda game, arm, seed, shift=shift: run_name(game, arm, seed + shift))
         data = Collected([*data.runs, *runs], data.broken | more.broken, [*data.missing, *more.missing])
         seeds = tuple(seed + shift for seed in comparison.seeds)
         whole = whole.joined(dataclasses.replace(comparison, seeds=seeds))
     return whole, data
+
+
+def _remarks(names: Sequence[str], again: Sequence[str]) -> list[str]:
+    """
+    Return what a report has to say of comparisons that were merged.
+
+    :param names: Options in which they differ
+    :param again: Runs of an arm and a seed that both have, and that are no copies
+    """
+    remarks = []
+    if names:
+        remarks.append(
+            f"The merged comparisons differ in {commas(names)}: arms of one and of another differ in that "
+            "too."
+        )
+    if again:
+        remarks.append(
+            f"Runs of one seed begin alike, and here count as independent ones: {commas(again)} of two "
+            "comparisons."
+        )
+    return remarks
 
 
 def _differing(one: Comparison, other: Comparison) -> list[str]:
@@ -164,7 +189,8 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
     whole = part[0]
     if len(comparison.games) < len(whole.games) or len(comparison.arms) < len(whole.arms):
         words = f"{len(whole.games)} games and {len(whole.arms)} arms"
-        comparison = dataclasses.replace(comparison, part_of=words)
+        remark = f"Part of a comparison of {words}: corrected for the questions shown here alone."
+        comparison = dataclasses.replace(comparison, remarks=(*comparison.remarks, remark))
 
     def kept(name: str) -> bool:
         game, arm, _ = parts_of(name)

@@ -119,6 +119,8 @@ def test_a_run_that_two_comparisons_trained_alike_counts_once(written):
     whole, data = merged(parts)
     scores = [run.eval_score for run in data.runs if run.arm == "cnn"]
     assert scores == [6.0, 7.0, 8.0, 6.5]
+    [remark] = whole.remarks
+    assert "independent ones: Pong/cnn/seed1, Pong/coordconv/seed1 of two comparisons" in remark
     assert not analyse(whole, data).interim
 
 
