@@ -68,7 +68,7 @@ class RunConfig:
         eval_freq: Steps between two evaluations (0: none until the end)
         eval_episodes: Full games per evaluation
         final_eval_episodes: Full games of the evaluation at the end, the run's score (null: as many)
-        checkpoint_freq: Steps between two checkpoints
+        checkpoint_freq: Steps between two checkpoints; before an evaluation there is one too
         keep_checkpoints: How many of the newest checkpoints stay
         precision: Of the features extractor: fp32, bf16 where the machine has units for it, or auto
         compile: Compile the features extractor: true, false or auto (auto measures what is faster)

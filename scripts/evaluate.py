@@ -57,6 +57,7 @@ class EvaluateConfig:
         coord_scale: Factor on coordinates that it was trained with (default: the extractor's)
         pool: What it takes over space, if it pools (default: the extractor's)
         width: Factor on the channels that it was trained with (default: 1)
+        backend: Environments of a zip from elsewhere: gymnasium (default: SB3's wrappers), native or envpool
         trust: Unpickle a zip from elsewhere, for classes of its own; that can run any code
     """
 
@@ -79,6 +80,7 @@ class EvaluateConfig:
     coord_scale: CoordScale | None = None
     pool: Pool | None = None
     width: int | None = None
+    backend: str | None = None
     trust: bool = False
 
 
@@ -96,7 +98,7 @@ def main(args: Sequence[str]) -> None:
     given = {name: getattr(config, name) for name in FOREIGN_OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     model: BaseAlgorithm
-    about = {name: getattr(config, name) for name in ("algo", "game", "extractor")}
+    about = {name: getattr(config, name) for name in ("algo", "game", "extractor", "backend")}
     about_foreign = about | {"trust": config.trust or None} | options
     if said := [name for name, value in about_foreign.items() if value is not None]:
         check_foreign(config.agent, said)
@@ -110,7 +112,14 @@ def main(args: Sequence[str]) -> None:
         model, run = load_run(folder, model_file, config.device)
     else:
         model, run = load_zip(
-            model_file, config.algo, config.game, config.extractor, config.trust, config.device, **options
+            model_file,
+            config.algo,
+            config.game,
+            config.extractor,
+            config.trust,
+            config.device,
+            config.backend or "gymnasium",
+            **options,
         )
     if config.positions:
         policy_with_values(model)  # refused before games are played

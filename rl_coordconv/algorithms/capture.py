@@ -20,7 +20,10 @@ from rl_coordconv.errors import first_line
 WARM_UPS = 3
 """Calls before the recording, in which libraries choose their kernels; PyTorch's documentation has 3."""
 MOST_RECORDINGS = 4
-"""How often a graph is recorded anew for other constants; more often, it would cost more than it saves."""
+"""How often graphs are recorded for constants that then change; more often would cost more than it saves."""
+
+CAPTURABLE = (torch.optim.Adam, torch.optim.RMSprop, ForeachRMSpropTFLike)
+"""Optimizers that can be in a graph."""
 
 
 class Recording(NamedTuple):
@@ -75,7 +78,7 @@ class Captured:
         """Drop what was recorded with other numbers of Python's, which a graph never reads again."""
         if constants == self.constants:
             return
-        self.n_changes += self.constants is not None
+        self.n_changes += bool(self.recordings)
         self.constants = constants
         self.forget()
         if self.n_changes >= MOST_RECORDINGS:
@@ -140,11 +143,11 @@ def alone_in_memory() -> Iterator[None]:
     gc.collect()
     was_on = gc.isenabled()
     gc.disable()
-    torch._C._cuda_clearCublasWorkspaces()
     try:
-        yield
-    finally:
         torch._C._cuda_clearCublasWorkspaces()
+        yield
+        torch._C._cuda_clearCublasWorkspaces()
+    finally:
         if was_on:
             gc.enable()
 
@@ -206,7 +209,7 @@ def make_capturable(optimizer: torch.optim.Optimizer) -> bool:
     :param optimizer: New or just loaded
     :return: Whether it can be in a graph; one that cannot stays as it is
     """
-    if not isinstance(optimizer, (torch.optim.Adam, torch.optim.RMSprop, ForeachRMSpropTFLike)):
+    if not isinstance(optimizer, CAPTURABLE):
         return False
     for group in optimizer.param_groups:
         device = group["params"][0].device
@@ -221,6 +224,8 @@ def make_capturable(optimizer: torch.optim.Optimizer) -> bool:
 
 def make_plain(optimizer: torch.optim.Optimizer) -> None:
     """Undo :func:`make_capturable`: outside of graphs, what lies in GPU memory has to be waited for."""
+    if not isinstance(optimizer, CAPTURABLE):
+        return
     for group in optimizer.param_groups:
         group["lr"] = float(group["lr"])
         if "capturable" in group:

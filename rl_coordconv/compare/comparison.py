@@ -75,7 +75,8 @@ class Comparison:
             theirs, mine = other.foreign[arm], self.foreign[arm]
             # A run's number is its place here: one that is recorded keeps it, also when its folder is gone.
             foreign[arm] = {
-                game: united(theirs.get(game, []), mine.get(game, [])) for game in both([*theirs], [*mine])
+                game: list(both(theirs.get(game, []), mine.get(game, [])))
+                for game in both([*theirs], [*mine])
             }
 
         return dataclasses.replace(
@@ -167,11 +168,3 @@ class Comparison:
 def _runs_in(folder: Path) -> list[Path]:
     found = [path.parent for path in folder.glob("*/*/seed*/config.yaml")]
     return [path for path in found if re.fullmatch(r"seed[0-9]+", path.name)]
-
-
-def united(recorded: Sequence[Path], here: Sequence[Path]) -> list[Path]:
-    """Return the folders of both; one that has moved, as to another machine, keeps its place."""
-    names = [path.name for path in (*recorded, *here)]
-    moved = {path.name: path for path in here if names.count(path.name) == 2}
-    kept = [path if path.exists() else moved.get(path.name, path) for path in recorded]
-    return [*dict.fromkeys([*kept, *here])]

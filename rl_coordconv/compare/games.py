@@ -150,7 +150,7 @@ def kind_of_score(comparison: Comparison, runs: Sequence[RunData]) -> str:
     evaluated = [run for run in runs if run.eval_score is not None]
     steps = [run.last_step for run in evaluated] or [0]
     is_fair = {run.arm for run in evaluated} == {run.arm for run in runs}
-    is_fair &= all(run.eval_score is not None for run in runs if run.foreign)  # no training makes up for it
+    is_fair &= all(run.eval_score is not None for run in runs if run.foreign)  # else no verdict ever
     return comparison.score if is_fair and min(steps) >= (1 - SAME_STEPS) * max(steps) else "train"
 
 
@@ -182,9 +182,11 @@ def two_groups(scores: Sequence[np.ndarray], random: float | None = None) -> flo
     widest = int(np.argmax(np.diff(values)[1:-1])) + 1
     low, high = np.split(values, [widest + 1])
     if high[0] - low[-1] <= GAP * max(np.ptp(low), np.ptp(high)):
-        limit = -np.inf if random is None else random + STUCK * (np.median(values) - random)
-        low, high = values[values < limit], values[values >= limit]
-        if len(low) < 2:
+        way = 0.0 if random is None else float(np.median(values)) - random
+        is_low = values < (random or 0.0) + STUCK * way
+        low, high = values[is_low], values[~is_low]
+        # The median run has left random play, by more than those that have not differ.
+        if way <= 0 or len(low) < 2 or way <= GAP * np.ptp(low):
             return None
     middle = float((low[-1] + high[0]) / 2)
     return middle if any(arm.min() < middle < arm.max() for arm in scores) else None

@@ -123,7 +123,7 @@ def about_scores(
         return notes
     names = commas([f"{run.arm}/seed{run.seed}" for run in runs if run.eval_score is None])
     if kind == "train":
-        why = f"an arm has no final evaluation: {names}" if names else "final evaluations differ in steps"
+        why = f"these have no final evaluation: {names}" if names else "final evaluations differ in steps"
         notes.append(f"{game}: scores are the last training games, as {why}.")
         return notes
     if names:
@@ -139,8 +139,8 @@ def about_aggregates(n_games: int, has_groups: bool) -> list[str]:
     if not 1 < n_games < MANY_GAMES or not has_groups:
         return []
     return [
-        f"Over {n_games} games in which runs fall into two groups, the interval of one arm's IQM may hold as "
-        "little as 69 %, that of the difference of two 81 %: read the games one by one."
+        f"Over {n_games} games, of which some have runs in two groups, the interval of one arm's IQM may "
+        "hold as little as 69 %, that of the difference of two 81 %: read the games one by one."
     ]
 
 

@@ -19,10 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rl_coordconv.compare.comparison import COMPARISON_YAML, CURVES_CSV, SCORES_CSV, Comparison
+from rl_coordconv.compare.foreign import read_foreign
 from rl_coordconv.compare.jobs import Job, JobResult
 from rl_coordconv.compare.matrix import check_recorded_options
 from rl_coordconv.compare.read import read_run
-from rl_coordconv.compare.rundata import RunData
+from rl_coordconv.compare.rundata import RunData, is_copy, run_name
 from rl_coordconv.compare.tidy import read_csv, write_csv
 from rl_coordconv.errors import UserError
 from rl_coordconv.files import alone, check_can_hold_files, write_text
@@ -40,6 +41,7 @@ class Results:
     def __init__(self, folder: Path, comparison: Comparison) -> None:
         self.folder = folder
         self.name = comparison.folder.name
+        self.moved: dict[Path, Path] = {}
         self.comparison = self._with_recorded(comparison)
         self.ended = {run.name for run in read_csv(folder) if run.ended}
         self.seen: set[str] = set()
@@ -59,7 +61,8 @@ class Results:
             return comparison
         recorded = Comparison.load(self.folder)
         check_recorded_options(comparison, recorded)
-        return comparison.joined(recorded)
+        self.moved = _moved(comparison, recorded, read_csv(self.folder))
+        return comparison.joined(_renamed(recorded, self.moved))
 
     def open_jobs(self, jobs: Iterable[Job]) -> list[Job]:
         """Return the jobs whose runs have not ended yet, according to what is recorded."""
@@ -97,10 +100,44 @@ class Results:
             with alone(self.folder):
                 file = self.folder / COMPARISON_YAML
                 if file.is_file():
-                    self.comparison = self.comparison.joined(Comparison.load(self.folder))
+                    recorded = _renamed(Comparison.load(self.folder), self.moved)
+                    self.comparison = self.comparison.joined(recorded)
                 kept = [run for run in read_csv(self.folder) if run.name not in names]
                 ordered = sorted([*kept, *runs], key=lambda run: (run.game, run.arm, run.seed))
                 write_text(file, self.comparison.to_yaml())
                 write_csv(ordered, self.folder)
         except OSError as error:
             raise UserError(f"results '{self.folder}' cannot be written: {error}") from None
+
+
+def _moved(comparison: Comparison, recorded: Comparison, runs: Sequence[RunData]) -> dict[Path, Path]:
+    """
+    Return where folders of runs trained elsewhere have gone, as on another machine: their curves tell.
+
+    :param comparison: With the folders as they are now
+    :param recorded: With the folders as they were
+    :param runs: The recorded scores and curves
+    """
+    known = {run.name: run for run in runs}
+    moved: dict[Path, Path] = {}
+    for arm, games in recorded.foreign.items():
+        for game, paths in games.items():
+            here = [path for path in comparison.foreign.get(arm, {}).get(game, []) if path not in paths]
+            for number, path in enumerate(paths, start=1):
+                run = known.get(run_name(game, arm, number))
+                if run is None or path.exists():
+                    continue
+                for new in here:
+                    with contextlib.suppress(UserError):  # one that cannot be read: the report names it
+                        if is_copy(read_foreign(new, "", game, arm, number), run):
+                            moved[path] = new
+    return moved
+
+
+def _renamed(comparison: Comparison, moved: Mapping[Path, Path]) -> Comparison:
+    """Return a comparison with folders where they are now."""
+    foreign = {
+        arm: {game: [moved.get(path, path) for path in paths] for game, paths in games.items()}
+        for arm, games in comparison.foreign.items()
+    }
+    return dataclasses.replace(comparison, foreign=foreign)

@@ -101,6 +101,18 @@ class RunData:
         return np.interp(grid, self.grid[there], self.returns[there], left=np.nan)
 
 
+def is_copy(run: RunData, other: RunData) -> bool:
+    """Whether two runs of one game, arm and seed are the same: one machine gives the same from one seed."""
+    if not len(run.returns) or run.returns.shape != other.returns.shape:
+        return False
+    mine, theirs = (
+        np.append(each.returns, np.nan if each.eval_score is None else each.eval_score)
+        for each in (run, other)
+    )
+    # Recorded ones have seven digits.
+    return np.allclose(mine, theirs, rtol=1e-6, atol=0, equal_nan=True)
+
+
 def curve_of(steps: np.ndarray, returns: np.ndarray, last_step: int, total: int) -> dict[str, Any]:
     """
     Return what a run's training games say: ``grid``, ``returns`` and ``train_score`` of :class:`RunData`.

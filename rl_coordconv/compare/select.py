@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from rl_coordconv.compare.collect import Collected
 from rl_coordconv.compare.comparison import Comparison
 from rl_coordconv.compare.notes import commas, flat_options
-from rl_coordconv.compare.rundata import RunData, is_path, parts_of, run_name
+from rl_coordconv.compare.rundata import RunData, is_copy, is_path, parts_of, run_name
 from rl_coordconv.config import EXTRACTOR_OPTIONS
 from rl_coordconv.envs import canonical_game
 from rl_coordconv.errors import UserError, choose
@@ -59,9 +57,10 @@ def merged(parts: Sequence[Part]) -> Part:
         new = [
             run
             for run in more.runs
-            if not any(_is_copy(run, other) for other in known.get((run.game, run.arm, run.seed), ()))
+            if run.foreign
+            or not any(is_copy(run, other) for other in known.get((run.game, run.arm, run.seed), ()))
         ]
-        again = [run.name for run in new if not run.foreign and (run.game, run.arm, run.seed) in known]
+        again = any(not run.foreign and (run.game, run.arm, run.seed) in known for run in new)
         remarks = dict.fromkeys([*whole.remarks, *_remarks(names, again)])
         whole = dataclasses.replace(whole, remarks=tuple(remarks))
         runs = [dataclasses.replace(run, seed=run.seed + shift) for run in new]
@@ -72,12 +71,12 @@ def merged(parts: Sequence[Part]) -> Part:
     return whole, data
 
 
-def _remarks(names: Sequence[str], again: Sequence[str]) -> list[str]:
+def _remarks(names: Sequence[str], again: bool) -> list[str]:
     """
     Return what a report has to say of comparisons that were merged.
 
     :param names: Options in which they differ
-    :param again: Runs of an arm and a seed that both have, and that are no copies
+    :param again: Whether both have runs of one arm and seed that are no copies
     """
     remarks = []
     if names:
@@ -87,8 +86,8 @@ def _remarks(names: Sequence[str], again: Sequence[str]) -> list[str]:
         )
     if again:
         remarks.append(
-            f"Runs of one seed begin alike, and here count as independent ones: {commas(again)} of two "
-            "comparisons."
+            "Two of the merged comparisons have runs of one arm and seed, which begin alike and count as "
+            "independent ones here."
         )
     return remarks
 
@@ -104,18 +103,6 @@ def _differing(one: Comparison, other: Comparison) -> list[str]:
         if name.partition(".")[0] not in skipped
     }
     return [name for name, (mine, theirs) in values.items() if mine and theirs and mine.isdisjoint(theirs)]
-
-
-def _is_copy(run: RunData, other: RunData) -> bool:
-    """Whether two comparisons trained the same run: one machine gives the same from one seed."""
-    if run.foreign or not len(run.returns) or run.returns.shape != other.returns.shape:
-        return False
-    mine, theirs = (
-        np.append(each.returns, np.nan if each.eval_score is None else each.eval_score)
-        for each in (run, other)
-    )
-    # Recorded ones have seven digits.
-    return np.allclose(mine, theirs, rtol=1e-6, atol=0, equal_nan=True)
 
 
 def parsed_labels(labels: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
@@ -188,8 +175,8 @@ def selected(part: Part, games: Sequence[str] | None, arms: Sequence[str] | None
         comparison = dataclasses.replace(comparison, arms=names, baseline=baseline)
     whole = part[0]
     if len(comparison.games) < len(whole.games) or len(comparison.arms) < len(whole.arms):
-        words = f"{len(whole.games)} games and {len(whole.arms)} arms"
-        remark = f"Part of a comparison of {words}: corrected for the questions shown here alone."
+        words = f"games: {len(whole.games)}, arms: {len(whole.arms)}"
+        remark = f"Part of a comparison ({words}): corrected for the questions shown here alone."
         comparison = dataclasses.replace(comparison, remarks=(*comparison.remarks, remark))
 
     def kept(name: str) -> bool:

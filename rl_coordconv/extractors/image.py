@@ -51,9 +51,8 @@ def see_coordinates(
             conv = module.get_submodule(convs[index])
             assert isinstance(conv, nn.Conv2d)
             layers[convs[index]] = CoordConv2d.from_conv(conv, with_r, coord_init, coord_scale)
-            torch.rand(
-                ()
-            )  # from_conv leaves the random state as it was, and the next is to draw other numbers
+            # from_conv leaves the random state as it was, and the next layer is to draw other numbers.
+            torch.rand(())
     for path, layer in layers.items():  # once all are made, as one may be refused
         parent, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent), name, layer)

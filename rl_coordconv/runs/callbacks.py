@@ -107,7 +107,8 @@ class CurvePoints(RunCallback):
 
 class Checkpoints(RunCallback):
     """
-    Save at rollout boundaries: every ``checkpoint_freq`` steps, at the end, and when a signal asks to stop.
+    Save at rollout boundaries: every ``checkpoint_freq`` steps, before evaluations, at the end, and when a
+    signal asks to stop.
 
     The signals are SIGINT and SIGTERM. Ctrl-C after one of them ends the process at once; a second SIGTERM
     does not, as a supervisor and a comparison may each send one.

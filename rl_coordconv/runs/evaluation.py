@@ -35,7 +35,7 @@ def make_eval_env(config: RunConfig, n_envs: int, backend: str | None = None) ->
     Return environments as in training, but with raw rewards and the returns of whole games.
 
     An agent of SB3's wrappers is played with a lost life as an end of an episode: only there do these press
-    FIRE for it.
+    FIRE for it. A game that ends in the steps which they take then is not counted, as in SB3.
 
     :param config: The run's config
     :param n_envs: How many
@@ -168,7 +168,7 @@ class PeriodicEvaluation(RunCallback):
 
     :param folder: The run's folder
     :param config: The run's config
-    :param checkpoints: Say whether a signal came, and save then; the resume plays these games
+    :param checkpoints: Save before games are played, and say whether a signal came; the resume plays them
     """
 
     env: VecEnv | None = None

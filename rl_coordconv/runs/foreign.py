@@ -162,6 +162,7 @@ def load_zip(
     extractor: str | None,
     trust: bool,
     device: str = "auto",
+    backend: str = "gymnasium",
     **options: Any,
 ) -> tuple[BaseAlgorithm, RunConfig]:
     """
@@ -173,6 +174,7 @@ def load_zip(
     :param extractor: Its features extractor; None with ``trust``
     :param trust: Unpickle it, for classes of its own
     :param device: Where to put the agent
+    :param backend: Environments that it was trained in
     :param options: Options of the extractor that it was trained with, e.g. ``coord_scale=1.0``
     :return: The agent, and a config for evaluation
     :raises UserError: It is damaged, not such an agent, or something is not said
@@ -185,8 +187,8 @@ def load_zip(
         raise UserError(f"a zip that is unpickled says what it is itself: leave out {', '.join(said)}")
     if algo in ALGORITHMS:  # whose default for coord_scale it has
         options["algo"] = algo
-    options["backend"] = "gymnasium"  # SB3's wrappers, in which it was trained
-    config = RunConfig(game=game, extractor=extractor or "cnn", device=device, **options).validate()
+    options |= {"device": device, "backend": backend}
+    config = RunConfig(game=game, extractor=extractor or "cnn", **options).validate()
     if trust:
         return unpickle(path, algo, config), config
     model = load_tensors(path, algo, str(extractor), config, options)

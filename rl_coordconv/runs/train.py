@@ -6,6 +6,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+import numpy as np
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import get_device
@@ -87,7 +88,7 @@ def resume(path: Path | str) -> RunFolder:
             print(f"checkpoint '{path}' is damaged: skipped", file=sys.stderr)
         extra = restore(model, checkpoint) if checkpoint else {}
         if model._last_obs is None:  # its games are over: not those again that the run began with
-            env.seed(config.seed + model.num_timesteps)
+            env.seed(int(np.random.SeedSequence([config.seed, model.num_timesteps]).generate_state(1)[0]))
         decisions.note_changes(folder.path, model)
         learn(model, config, folder, resumed=True, pending_log=extra.get("pending_log"))
     return folder

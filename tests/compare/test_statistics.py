@@ -206,6 +206,9 @@ def test_seeds_have_the_promised_power():
         ([[0, 4, 6, 2], [1544, 1700, 1800, 1900]], 11.5, None),  # the arms differ, not their runs
         ([[500, 600, 700], [550, 650, 750]], 11.5, None),
         ([[1, 2, 100, 110], [1, 2, 105, 104]], None, 51),
+        ([[-21, -21, -21], [-21, -21, -21]], -20.7, None),  # worse than random play, as on Pong
+        ([[-21, -20.8, -20.5], [-20.9, -20.6, -20.4]], -20.7, None),  # nobody has left it
+        ([[0, 0.2, 1.4], [0.4, 0.9, 1.2]], 1.7, None),
     ],
 )
 def test_runs_that_stay_at_random_play_are_a_group(scores, random, limit):

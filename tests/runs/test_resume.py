@@ -309,4 +309,4 @@ def test_a_resume_whose_games_are_over_begins_others_than_the_run_began_with(tmp
         BatchedAtariVecEnv, "seed", lambda env, value: given.append(value) or seed(env, value)
     )
     resume(folder.path)
-    assert given[-1] == config.seed + config.total_timesteps
+    assert given[-1] > 2**16, "neither the run's own, nor of its evaluations, nor of another run"
