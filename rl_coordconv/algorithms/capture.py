@@ -98,7 +98,7 @@ class Captured:
         """Call the function as it is from now on, and say once why."""
         if not self.fails:
             warnings.warn(f"CUDA graphs are left out, which costs speed: {reason}", stacklevel=4)
-            self.recordings.clear()
+            self.forget()
             if self.policy is not None:
                 make_plain(self.policy.optimizer)
         self.fails = True
@@ -265,8 +265,9 @@ def portable(state: dict[str, Any]) -> dict[str, Any]:
         }
         for index, values in state["state"].items()
     }
+    counts_in_python = "capturable" not in groups[0]  # SB3's TF-style RMSprop
     for values in states.values():
-        if "capturable" not in groups[0] and "step" in values:  # SB3's TF-style RMSprop counts in Python
+        if counts_in_python and "step" in values:
             values["step"] = int(values["step"])
     return {"state": states, "param_groups": groups}
 

@@ -182,8 +182,10 @@ def two_groups(scores: Sequence[np.ndarray], random: float | None = None) -> flo
     widest = int(np.argmax(np.diff(values)[1:-1])) + 1
     low, high = np.split(values, [widest + 1])
     if high[0] - low[-1] <= GAP * max(np.ptp(low), np.ptp(high)):
-        way = 0.0 if random is None else float(np.median(values)) - random
-        is_low = values < (random or 0.0) + STUCK * way
+        if random is None:
+            return None
+        way = float(np.median(values)) - random
+        is_low = values < random + STUCK * way
         low, high = values[is_low], values[~is_low]
         # The median run has left random play, by more than those that have not differ.
         if way <= 0 or len(low) < 2 or way <= GAP * np.ptp(low):

@@ -61,7 +61,7 @@ class Results:
             return comparison
         recorded = Comparison.load(self.folder)
         check_recorded_options(comparison, recorded)
-        self.moved = _moved(comparison, recorded, read_csv(self.folder))
+        self.moved = _moved(comparison, recorded, read_csv(self.folder) if recorded.foreign else [])
         return comparison.joined(_renamed(recorded, self.moved))
 
     def open_jobs(self, jobs: Iterable[Job]) -> list[Job]:

@@ -76,10 +76,9 @@ def make_card(
     score = "not evaluated"
     if "mean" in metrics:
         score = "{mean:.1f} ± {std:.1f} over {games} games (IQM {iqm:.1f}, min {min:.0f}, max {max:.0f})"
-        score = score.format(**metrics)
         if is_chosen(metrics):
             score += ", the best of {best_of} evaluations, chosen by this score: another would be lower"
-            score = score.format(**metrics)
+        score = score.format(**metrics)
     known = RL_ZOO.get(config.algo, {}).get(config.game)
     return CARD.format(
         metadata=yaml.safe_dump(hub_metadata(config, metrics), sort_keys=False),

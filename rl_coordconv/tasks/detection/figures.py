@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from rl_coordconv.tasks.detection.metrics import SHOWN_SCORE
+from rl_coordconv.tasks.detection.proposals import label_text
 from rl_coordconv.tasks.experiment import Experiment
 from rl_coordconv.tasks.figures import draw_measurements, measurements_size, save
 
@@ -46,6 +47,5 @@ def show_canvas(axes: Axes, canvas: dict[str, np.ndarray], colour: str) -> None:
     for box, score, label in zip(canvas["boxes"], canvas["scores"], canvas["labels"], strict=True):
         if score >= SHOWN_SCORE:
             axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, color=colour, lw=1.5))
-            text = "" if label < 0 else str(label)
-            axes.text(box[0] + 0.5, box[1] + 0.5, text, color=colour, fontsize=7, va="top")
+            axes.text(box[0] + 0.5, box[1] + 0.5, label_text(label), color=colour, fontsize=7, va="top")
     axes.set(xticks=[], yticks=[], xlim=(0, size), ylim=(size, 0))

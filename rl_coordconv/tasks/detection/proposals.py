@@ -58,6 +58,11 @@ class Detections:
     labels: Tensor
 
 
+def label_text(label: int) -> str:
+    """Return what stands beside a detection: its digit, or nothing where digits are not told apart."""
+    return "" if label < 0 else str(label)
+
+
 class ProposalNetwork(nn.Module):
     """
     Scores anchors and places boxes.

@@ -31,6 +31,7 @@ from rl_coordconv.tasks.detection.proposals import (
     Detections,
     ProposalNetwork,
     ReleasedProposalNetwork,
+    label_text,
 )
 from rl_coordconv.tasks.detection.scattered_digits import SCENES, Canvases, check_canvas, make_canvases
 from rl_coordconv.tasks.experiment import Experiment, Outcome, Run
@@ -249,8 +250,7 @@ def log(run: Run, step: int, numbers: Numbers, test: Canvases, detections: Detec
             run.writer.add_scalar(f"test/{key}", value, step)
     for index in range(min(SHOWN, len(test))):
         shown = detections.scores[index] >= SHOWN_SCORE
-        found = detections.labels[index][shown].tolist()
-        labels = ["" if label < 0 else str(label) for label in found]
+        labels = list(map(label_text, detections.labels[index][shown].tolist()))
         image = np.repeat(np.repeat(test.images[index].numpy(), 4, axis=1), 4, axis=2).repeat(3, axis=0)
         boxes = detections.boxes[index][shown].numpy() * 4
         run.writer.add_image_with_boxes(f"canvas{index}", image, boxes, step, labels=labels)
